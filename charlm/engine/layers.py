@@ -1,0 +1,213 @@
+"""Embedding look-up, dropout, softmax with cross-entropy: what stands around the cells."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from charlm.engine.jit import kernel
+from charlm.engine.math import exp
+
+LANES = 16  # partial sums of a row: one vector of float32
+
+
+@kernel
+def embed(embedding: Any, ids: Any, rows: Any) -> None:
+    """Copy the embedding of each id; an id beyond the table (the start of a sequence) is the zero vector.
+
+    Args:
+        embedding: (V, E).
+        ids: (U,), int32.
+        rows: OUT, (1, U, E).
+    """
+    for i in range(ids.size):
+        row = rows[0, i]
+        if ids[i] < embedding.shape[0]:
+            source = embedding[ids[i]]
+            for j in range(row.size):
+                row[j] = source[j]
+        else:
+            for j in range(row.size):
+                row[j] = 0
+
+
+@kernel
+def add_to_embedding(d_rows: Any, ids: Any, d_embedding: Any) -> None:
+    """The reverse of `embed`: ids are distinct; the zero vector learns nothing.
+
+    Args:
+        d_rows: (1, U, E).
+        ids: (U,), int32.
+        d_embedding: ACCUMULATED, (V, E).
+    """
+    for i in range(ids.size):
+        if ids[i] < d_embedding.shape[0]:
+            target, source = d_embedding[ids[i]], d_rows[0, i]
+            for j in range(target.size):
+                target[j] += source[j]
+
+
+@kernel
+def look_up(table: Any, index: Any, pre: Any, low: int, high: int) -> None:
+    """pre[t, n] = table[index[t, n]], for the rows ``low`` .. ``high``.
+
+    Args:
+        table: (1, U, C): the first layer's input projection of each distinct id.
+        index: (T, N), int32.
+        pre: OUT, (T, N, C).
+    """
+    for t in range(pre.shape[0]):
+        for n in range(low, high):
+            target, source = pre[t, n], table[0, index[t, n]]
+            for j in range(target.size):
+                target[j] = source[j]
+
+
+@kernel
+def add_to_table(d_pre: Any, index: Any, d_table: Any, first: int, last: int) -> None:
+    """The reverse of `look_up`, for the columns ``first`` .. ``last``; rows are added in their order.
+
+    Args:
+        d_pre: (T, N, C).
+        index: (T, N), int32.
+        d_table: ACCUMULATED, (1, U, C).
+    """
+    for t in range(d_pre.shape[0]):
+        for n in range(d_pre.shape[1]):
+            target, source = d_table[0, index[t, n], first:last], d_pre[t, n, first:last]
+            for j in range(target.size):
+                target[j] += source[j]
+
+
+@kernel
+def sum_rows(values: Any, sums: Any, first: int, last: int) -> None:
+    """sums[j] += sum over t and n of values[t, n, j], for the columns ``first`` .. ``last``."""
+    for t in range(values.shape[0]):
+        for n in range(values.shape[1]):
+            target, source = sums[first:last], values[t, n, first:last]
+            for j in range(target.size):
+                target[j] += source[j]
+
+
+@kernel
+def dropout(values: Any, draws: Any, threshold: int, low: int, high: int) -> None:
+    """Zero each value whose draw is below ``threshold``; scale the others by 256 / (256 - threshold). In place.
+
+    Its own reverse: the same draws applied to the gradient.
+
+    Args:
+        values: IN and OUT, (T, N, H).
+        draws: (T, N, H), uint8, or (1, N, H) for one mask over all steps.
+        threshold: 0..255; the probability to drop is threshold / 256.
+    """
+    keep = values.dtype.type(256.0 / (256 - threshold))
+    zero = values.dtype.type(0)
+    for t in range(values.shape[0]):
+        for n in range(low, high):
+            row, draw = values[t, n], draws[t % draws.shape[0], n]
+            for j in range(row.size):
+                row[j] = row[j] * keep if draw[j] >= threshold else zero
+
+
+@kernel
+def _exp_row(row: Any, partial: Any) -> tuple[float, float]:
+    """Turn a row into exp(row - max); returns the maximum and the sum, float64.
+
+    ``partial`` (LANES,) holds one running maximum, then sum, a lane: a loop with a single one would not vectorise.
+    A NaN in the row makes the sum NaN.
+    """
+    whole = row.size // LANES * LANES
+    for j in range(LANES):
+        partial[j] = row[0]
+    for block in range(0, whole, LANES):
+        part = row[block : block + LANES]
+        for j in range(LANES):
+            partial[j] = part[j] if part[j] > partial[j] else partial[j]
+    for j in range(whole, row.size):
+        partial[0] = row[j] if row[j] > partial[0] else partial[0]
+    largest = partial[0]
+    for j in range(1, LANES):
+        largest = partial[j] if partial[j] > largest else largest
+    for j in range(LANES):
+        partial[j] = 0
+    total = 0.0
+    for block in range(0, whole, LANES):
+        part = row[block : block + LANES]
+        for j in range(LANES):
+            part[j] = exp(part[j] - largest)
+            partial[j] += part[j]
+    for j in range(whole, row.size):
+        row[j] = exp(row[j] - largest)
+        total += row[j]
+    for j in range(LANES):
+        total += partial[j]
+    return largest, total
+
+
+@kernel
+def cross_entropy(logits: Any, targets: Any, losses_nats: Any, scale: float, low: int, high: int) -> None:
+    """Softmax and cross-entropy of each position, and the gradient, in place.
+
+    loss[t, n] = -log softmax(logits[t, n])[target],   d_logits = (softmax - one_hot(target)) * scale
+
+    Args:
+        logits: (T, N, V); IN the logits, OUT the gradient of scale * (sum of the losses).
+        targets: (T, N), int32; -1 where nothing is predicted: no loss, zero gradient.
+        losses_nats: OUT, (T, N), float64.
+        scale: factor of the gradient.
+    """
+    partial = np.empty(LANES, logits.dtype)
+    for t in range(logits.shape[0]):
+        for n in range(low, high):
+            row, target = logits[t, n], targets[t, n]
+            losses_nats[t, n] = 0
+            if target < 0:
+                for j in range(row.size):
+                    row[j] = 0
+                continue
+            logit = row[target]
+            largest, total = _exp_row(row, partial)
+            losses_nats[t, n] = math.log(total) + (largest - logit)
+            factor = logits.dtype.type(scale / total)
+            for j in range(row.size):
+                row[j] *= factor
+            row[target] -= logits.dtype.type(scale)
+
+
+@kernel
+def target_log_probs(logits: Any, targets: Any, log_probs: Any, low: int, high: int) -> None:
+    """The log probability of each target; the logits are destroyed.
+
+    Args:
+        logits: (T, N, V).
+        targets: (T, N), int32; -1 where nothing is predicted: 0.
+        log_probs: OUT, (T, N), float64, nats.
+    """
+    partial = np.empty(LANES, logits.dtype)
+    for t in range(logits.shape[0]):
+        for n in range(low, high):
+            log_probs[t, n] = 0
+            if targets[t, n] >= 0:
+                logit = logits[t, n, targets[t, n]]
+                largest, total = _exp_row(logits[t, n], partial)
+                log_probs[t, n] = (logit - largest) - math.log(total)
+
+
+@kernel
+def log_softmax(logits: Any, log_probs: Any, low: int, high: int) -> None:
+    """log_probs = logits - log(sum(exp(logits))), a row at a time; the logits are destroyed.
+
+    Args:
+        logits: (1, N, V).
+        log_probs: OUT, (N, V), float64, nats.
+    """
+    partial = np.empty(LANES, logits.dtype)
+    for n in range(low, high):
+        for j in range(logits.shape[2]):
+            log_probs[n, j] = logits[0, n, j]
+        largest, total = _exp_row(logits[0, n], partial)
+        log_total = largest + math.log(total)
+        for j in range(logits.shape[2]):
+            log_probs[n, j] -= log_total

@@ -1,0 +1,30 @@
+"""What can go wrong, as a small tree: each exception knows its exit code.
+
+A message is one line: what is wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class CharlmError(Exception):
+    """Any failure that a user can be told about in one line."""
+
+    exit_code = 1
+
+
+class InputError(CharlmError):
+    """The data is at fault: a text, a prompt, a token file."""
+
+
+class CheckpointError(CharlmError):
+    """A model file is missing, damaged, foreign, or from a newer version."""
+
+
+class TrainingError(CharlmError):
+    """Training cannot go on; the best model so far is in place."""
+
+
+class UsageError(CharlmError):
+    """The request is at fault: options that contradict each other or are out of range."""
+
+    exit_code = 2

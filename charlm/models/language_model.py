@@ -1,0 +1,220 @@
+"""The language model: a stack of cells and a softmax over the next token.
+
+P(sequence) = product over its tokens, then EOS, of softmax(a<t> W_y + b_y): the first step's input is the zero vector,
+so no begin-of-sentence token is needed. State goes in and comes out: nothing is remembered between calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from charlm.engine import layers, matmul
+from charlm.engine.matmul import BIAS, ZERO
+from charlm.engine.threads import Task, Team, share
+from charlm.models.parameters import Array, Parameters
+from charlm.models.stack import Batch, Buffers, Ids, PackedWeight, Stack, StackConfig, initialise
+
+SMALL_WORK = 4_000_000  # multiplications of a pass below which one thread is faster than two
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig(StackConfig):
+    """A stack's sizes, and whether the output's weights are the embedding's (then E = H)."""
+
+    tie_weights: bool = False
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Paths and shapes of the parameters, matrices first."""
+        output: dict[str, tuple[int, ...]] = {}
+        if not self.tie_weights:
+            output["output/w"] = (self.hidden_size, self.vocabulary_size)
+        return output | super().shapes() | {"output/b": (self.vocabulary_size,)}
+
+    def to_json(self) -> dict[str, Any]:
+        """As a checkpoint's header holds it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class LanguageModel:
+    """Weights, and what can be done with them.
+
+    Args:
+        team: the threads to work with; one thread if not given.
+        dtype: float32, or float64 to check gradients.
+    """
+
+    def __init__(self, config: LanguageModelConfig, team: Team | None = None, dtype: DTypeLike = np.float32) -> None:
+        self.config = config
+        self.team = team or Team(1)
+        self.parameters = Parameters(config.shapes(), dtype)
+        self.gradients = self.parameters.like()
+        self.stack = Stack(config, self.parameters, self.gradients)
+        self.buffers = Buffers(dtype)
+        shape = (config.hidden_size, config.vocabulary_size)
+        self._w_y = PackedWeight(shape[::-1] if config.tie_weights else shape, dtype)
+        self._packed = self._tabulated = False
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        """Draw the weights; at the start every token is about equally likely."""
+        initialise(self.config, self.parameters, rng)
+        bound = 0.5 / self.config.hidden_size**0.5
+        if self.config.tie_weights:
+            self.parameters["embedding"][...] *= bound
+        else:
+            self.parameters["output/w"][...] = rng.uniform(-bound, bound, self.parameters["output/w"].shape)
+        self.changed()
+
+    def changed(self) -> None:
+        """Must be called after a change of the weights."""
+        self._packed = False
+
+    def zero_state(self, rows: int) -> Array:
+        """The state before a sequence: (L, S, rows, H) zeros."""
+        return self.stack.zero_state(rows)
+
+    def _pack(self, part: int, parts: int, *, backward: bool) -> None:
+        self.stack.pack(part, parts, backward=backward)
+        weight = self.parameters["embedding" if self.config.tie_weights else "output/w"]
+        self._w_y.pack(weight, part, parts, backward=backward or self.config.tie_weights)
+
+    def _forward(self, part: int, parts: int) -> tuple[int, int]:
+        """The stack and the logits of this thread's rows; returns which rows."""
+        stack, config = self.stack, self.config
+        low, high = share(stack.rows, part, parts)
+        stack.forward(part, parts)
+        weights = self._w_y.backward if config.tie_weights else self._w_y.forward
+        matmul.multiply(
+            stack.hidden[-1], 0, 0, config.hidden_size, weights, self.logits, 0, 0, config.vocabulary_size,
+            stack.steps, low, high, BIAS, self.parameters["output/b"],
+        )  # fmt: skip
+        return low, high
+
+    def loss_and_gradients(self, batch: Batch, targets: Ids, scale: float | None = None) -> float:
+        """Forward, loss, back-propagation through time; the gradients are left in ``gradients``.
+
+        Args:
+            batch: its state is replaced by that after the last step.
+            targets: (T, N), -1 where nothing is predicted.
+            scale: the gradients are those of scale * (sum of the losses); by default of their mean.
+
+        Returns:
+            loss_nats: sum over the predicted tokens, float64.
+        """
+        stack, config, team = self.stack, self.config, self.team
+        if scale is None:
+            scale = 1 / max(1, int(np.count_nonzero(targets >= 0)))
+        stack.begin(batch)
+        self.logits = self.buffers.get("logits", (stack.steps, stack.rows, config.vocabulary_size))
+        losses_nats = self.buffers.get("losses", targets.shape, np.float64)
+        d_output, d_state = stack.begin_backward()
+        d_state[...] = 0
+        d_weights = self._w_y.forward if config.tie_weights else self._w_y.backward
+
+        def prepare(part: int, parts: int) -> None:
+            self._pack(part, parts, backward=True)
+            stack.tabulate(part, parts)
+            first, last = share(self.gradients.flat.size, part, parts)
+            self.gradients.flat[first:last] = 0
+
+        def through_time(part: int, parts: int) -> None:
+            low, high = self._forward(part, parts)
+            layers.cross_entropy(self.logits, targets, losses_nats, scale, low, high)
+            matmul.multiply(
+                self.logits, 0, 0, config.vocabulary_size, d_weights, d_output, 0, 0, config.hidden_size,
+                stack.steps, low, high, ZERO, self.parameters["output/b"],
+            )  # fmt: skip
+            stack.backward(part, parts)
+
+        def weights(part: int, parts: int) -> None:
+            stack.sum_gradients(part, parts)
+            self._sum_output_gradients(part, parts)
+
+        for phase in (prepare, through_time, weights):
+            team.run(phase)
+        stack.finish_gradients()
+        stack.end()
+        self._packed = False
+        return float(losses_nats.sum())
+
+    def _sum_output_gradients(self, part: int, parts: int) -> None:
+        hidden, gradients = self.stack.hidden[-1], self.gradients
+        rows, size, symbols = self.stack.rows, self.config.hidden_size, self.config.vocabulary_size
+        if self.config.tie_weights:
+            first, last = share(symbols, part, parts)
+            layers.sum_rows(self.logits, gradients["output/b"], first, last)
+            matmul.accumulate_outer(
+                self.logits, 0, rows * symbols, symbols, hidden, 0, size, gradients["embedding"], 0,
+                self.parameters["output/b"][:0], part, parts,
+            )  # fmt: skip
+        else:
+            matmul.accumulate_outer(
+                hidden, 0, rows * size, size, self.logits, 0, symbols, gradients["output/w"], 0,
+                gradients["output/b"], part, parts,
+            )  # fmt: skip
+
+    def _infer(self, batch: Batch) -> None:
+        """Everything up to the logits, without what only training needs."""
+        stack = self.stack
+        stack.begin(batch, reuse_table=True)
+        self.logits = self.buffers.get("logits", (stack.steps, stack.rows, self.config.vocabulary_size))
+        if not self._packed:
+            self.team.run(lambda part, parts: self._pack(part, parts, backward=False))
+            self._packed, self._tabulated = True, False
+        if not (self._tabulated and stack.whole_table):
+            self.team.run(stack.tabulate)
+            self._tabulated = stack.whole_table
+
+    def _run_rows(self, task: Task, tokens: int) -> None:
+        """Run a task over rows; work of a few microseconds is not worth waking anyone for."""
+        if tokens * self.parameters.count < SMALL_WORK:
+            task(0, 1)
+        else:
+            self.team.run(task)
+
+    def log_probs(self, inputs: Ids, targets: Ids, state: Array) -> NDArray[np.float64]:
+        """The log probability of each target.
+
+        Args:
+            inputs: (T, N); the id V begins a sequence: the state is zero from there on.
+            targets: (T, N), -1 where nothing is predicted.
+            state: (L, S, N, H) before the first step; replaced by that after the last.
+
+        Returns:
+            (T, N) nats; 0 where nothing is predicted.
+        """
+        result = np.empty(targets.shape)
+        self._infer(Batch(inputs, state, self.zero_state(inputs.shape[1])))
+
+        def through_time(part: int, parts: int) -> None:
+            low, high = self._forward(part, parts)
+            layers.target_log_probs(self.logits, targets, result, low, high)
+
+        self._run_rows(through_time, inputs.size)
+        self.stack.end()
+        return result
+
+    def step(self, state: Array, tokens: Ids) -> tuple[Array, NDArray[np.float64]]:
+        """One step of N sequences: what sampling, beam search and scoring stand on.
+
+        Args:
+            state: (L, S, N, H). Not modified.
+            tokens: (N,); the id V begins a sequence.
+
+        Returns:
+            The state after the step, and the log probabilities of the next token: (N, V), nats.
+        """
+        state = state.copy()
+        result = np.empty((tokens.size, self.config.vocabulary_size))
+        self._infer(Batch(tokens.reshape(1, -1), state, self.zero_state(tokens.size)))
+
+        def through_time(part: int, parts: int) -> None:
+            low, high = self._forward(part, parts)
+            layers.log_softmax(self.logits, result, low, high)
+
+        self._run_rows(through_time, tokens.size)
+        self.stack.end()
+        return state, result

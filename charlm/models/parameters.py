@@ -1,0 +1,60 @@
+"""Named arrays that lie one after another in a single flat one.
+
+The optimiser, the gradient's norm and its clipping then are one pass each, and the checkpoint is the named arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[np.floating]
+ALIGNMENT = 16  # numbers; each array begins on a multiple
+
+
+class Parameters(Mapping[str, "Array"]):
+    """A mapping from paths such as ``layer0/w_h`` to views of ``flat``.
+
+    Args:
+        shapes: the arrays in the order in which they lie; matrices first (see `matrices`).
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
+        self.shapes = dict(shapes)
+        starts, total, self.matrices = {}, 0, 0
+        for path, shape in self.shapes.items():
+            starts[path] = total
+            total += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+            if len(shape) > 1 and not path.endswith("/w_p"):
+                self.matrices = total
+        self.flat: Array = np.zeros(total, dtype)
+        self._views = {
+            path: self.flat[starts[path] : starts[path] + int(np.prod(shape))].reshape(shape)
+            for path, shape in self.shapes.items()
+        }
+
+    def __getitem__(self, path: str) -> Array:
+        return self._views[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @property
+    def count(self) -> int:
+        """How many numbers are learnt."""
+        return sum(view.size for view in self._views.values())
+
+    def like(self) -> Parameters:
+        """Another set of the same shapes, of zeros."""
+        return Parameters(self.shapes, self.flat.dtype)
+
+    def assign(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Copy arrays of the same names and shapes into this set."""
+        for path, view in self._views.items():
+            view[...] = arrays[path]
