@@ -1,0 +1,273 @@
+"""The training loop: chunks in, events out.
+
+It writes no file and prints nothing: whoever drives it does so between two events, and may stop there. What it then
+finds in ``trainer.state`` goes on to the same bits as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from charlm.errors import TrainingError
+from charlm.models.language_model import LanguageModel
+from charlm.models.parameters import Array
+from charlm.models.stack import Batch
+from charlm.text.batches import Batches, Chunk
+from charlm.training.optimiser import Clipper, Optimiser, gradient_norm
+from charlm.training.options import TrainingOptions
+from charlm.training.schedule import PLATEAU_FACTOR, rate_factor
+from charlm.training.state import Progress, TrainingState, Window
+
+DROPOUT_DRAWS, STATE_DRAWS = 1, 2  # streams of random numbers, each seeded by (seed, step, stream)
+RANDOM_STATE_SIZE = 0.1  # standard deviation of a random initial state
+SNAPSHOT_STEPS = 200  # between the states in memory to which a divergence goes back
+EXPLODED = 2.0  # times the loss of guessing (ln V), plus 1 nat: a loss above it is a divergence
+ROLLBACKS = 8  # then give up
+SMOOTHING = 0.98
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """After each step; means over the window since the last event of the kind are in ``trainer.state``."""
+
+    loss_nats: float  # per token
+    tokens: int
+    grad_norm: float
+    clipped: bool
+    lr: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """After each validation; ``valid_nats`` is None if there is no validation text."""
+
+    train_nats: float  # per token, since the last validation
+    valid_nats: float | None
+    improved: bool
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """After a divergence: the state is an older one, and the rate lower."""
+
+    reason: str
+    chunk: Chunk
+    step: int
+    back_to_step: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event."""
+
+    reason: str
+
+
+Event = StepDone | Validated | RolledBack | Finished
+
+
+class Trainer:
+    """Trains a language model.
+
+    Args:
+        validation: gives the chunks of the validation text anew each time it is called; None if there is none.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        batches: Batches,
+        options: TrainingOptions,
+        validation: Callable[[], Iterable[Chunk]] | None = None,
+    ) -> None:
+        self.model, self.batches, self.options, self._validation = model, batches, options, validation
+        optimiser = Optimiser(options.optimizer, model.parameters, options.weight_decay)
+        self.state = TrainingState(model.parameters, optimiser, model.zero_state(batches.streams))
+        self._clip = Clipper(options.clip_mode, options.clip)
+        self._zero = model.zero_state(batches.streams)
+        self._threshold = round(256 * options.dropout)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps in all epochs; None if only time ends the training."""
+        epochs = self.options.epochs
+        return None if epochs is None else epochs * self.batches.steps_per_epoch
+
+    def done(self) -> float:
+        """How much of the training is over, 0 to 1, by the nearer of its two ends."""
+        progress, parts = self.state.progress, [0.0]
+        if self.total_steps is not None:
+            parts.append(progress.step / max(1, self.total_steps))
+        if self.options.time_seconds is not None:
+            parts.append(progress.seconds / self.options.time_seconds)
+        return min(1.0, max(parts))
+
+    def run(self) -> Iterator[Event]:
+        """Train until an end is reached; resumable after any event but `Finished`.
+
+        Raises:
+            TrainingError: it diverged again and again.
+        """
+        self._snapshot = self._record()
+        clock = time.perf_counter()
+        chunks = self._chunks()
+        while True:
+            reason = self._end()
+            if reason:
+                if self.state.progress.interval.steps:
+                    yield self._validate()
+                yield Finished(reason)
+                return
+            chunk = next(chunks)
+            fault, event = self._step(chunk)
+            now = time.perf_counter()
+            self.state.progress.seconds += now - clock
+            clock = now
+            if fault:
+                yield self._roll_back(fault, chunk)
+                chunks = self._chunks()
+                continue
+            yield event
+            if self.state.progress.step % self.options.valid_interval == 0:
+                yield self._validate()
+                self._snapshot = self._record()
+            elif self.state.progress.step % SNAPSHOT_STEPS == 0:
+                self._snapshot = self._record()
+
+    def _end(self) -> str | None:
+        """Why the training is over, if it is."""
+        progress, options = self.state.progress, self.options
+        if self.total_steps is not None and progress.step >= self.total_steps:
+            return f"{options.epochs} epochs done"
+        if options.time_seconds is not None and progress.seconds >= options.time_seconds:
+            return f"{options.time_seconds:g} seconds are over"
+        if options.patience is not None and progress.unimproved >= options.patience:
+            return f"no improvement in {progress.unimproved} validations"
+        return None
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """The chunks from the state's place on, epoch after epoch."""
+        progress = self.state.progress
+        while True:
+            yield from self.batches.chunks(progress.epoch, progress.chunk)
+
+    def _draws(self, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.SFC64([self.options.seed, self.state.progress.step, stream]))
+
+    def _batch(self, chunk: Chunk) -> Batch:
+        state, options = self.state, self.options
+        initial = self._zero
+        if options.initial_state == "random":
+            draws = self._draws(STATE_DRAWS).standard_normal(self._zero.shape, np.float32)
+            initial = (RANDOM_STATE_SIZE * draws).astype(self._zero.dtype)
+        if state.progress.chunk == 0:
+            state.carried[...] = initial
+        if not self._threshold:
+            return Batch(chunk.inputs, state.carried, initial)
+        steps, rows = chunk.inputs.shape
+        shape = (1 if options.variational else steps, rows, self.model.config.hidden_size)
+        generator, size = self._draws(DROPOUT_DRAWS), math.prod(shape)
+        masks = [
+            np.frombuffer(generator.bytes(size), np.uint8).reshape(shape) for _ in range(self.model.config.num_layers)
+        ]
+        return Batch(chunk.inputs, state.carried, initial, masks, self._threshold)
+
+    def _step(self, chunk: Chunk) -> tuple[str | None, StepDone]:
+        """One step; a reason if it diverged, and then the parameters are as they were."""
+        model, progress, options = self.model, self.state.progress, self.options
+        factor = rate_factor(options.schedule, progress.step, options.warmup, self.done())
+        rate = options.lr * factor * progress.rollback_factor * PLATEAU_FACTOR**progress.halvings
+        loss_nats = model.loss_and_gradients(self._batch(chunk), chunk.targets)
+        norm = gradient_norm(model.gradients.flat, model.team)
+        mean_nats = loss_nats / max(1, chunk.predicted)
+        fault = self._fault(mean_nats, norm)
+        scale, clipped = 1.0, False
+        if not fault:
+            scale, clipped = self._clip(model.gradients.flat, norm, model.team)
+            self.state.optimiser.step(model.gradients.flat, rate, scale, model.team)
+            model.changed()
+            progress.step += 1
+            progress.chunk += 1
+            if progress.chunk == self.batches.steps_per_epoch:
+                progress.epoch, progress.chunk = progress.epoch + 1, 0
+            progress.tokens += chunk.predicted
+            old = mean_nats if progress.smoothed_nats is None else progress.smoothed_nats
+            progress.smoothed_nats = SMOOTHING * old + (1 - SMOOTHING) * mean_nats
+            for window in (progress.log, progress.interval):
+                window.loss_nats += loss_nats
+                window.tokens += chunk.predicted
+                window.steps += 1
+                window.clipped += clipped
+        return fault, StepDone(mean_nats, chunk.predicted, norm, clipped, rate)
+
+    def _fault(self, mean_nats: float, norm: float) -> str | None:
+        if not math.isfinite(mean_nats):
+            return f"the loss is {mean_nats}"
+        if not math.isfinite(norm):
+            return f"the gradient's norm is {norm}"
+        if mean_nats > EXPLODED * math.log(self.model.config.vocabulary_size) + 1:
+            return f"the loss exploded to {mean_nats:.3g} nats a token"
+        return None
+
+    def _record(self) -> tuple[dict[str, Array], dict[str, object]]:
+        return self.state.arrays(), self.state.progress.to_json()
+
+    def _roll_back(self, reason: str, chunk: Chunk) -> RolledBack:
+        """Go back to the last good state and lower the rate, the more the oftener: by 2, 4, 8 ..."""
+        now = self.state.progress
+        if now.rollbacks >= ROLLBACKS:
+            raise TrainingError(
+                f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates; "
+                "the best model so far is in place: start anew with a lower --lr or a smaller --clip"
+            )
+        arrays, numbers = self._snapshot
+        progress = Progress.from_json(numbers)
+        progress.seconds, progress.rollbacks = now.seconds, now.rollbacks + 1
+        progress.rollback_factor = now.rollback_factor * 0.5**progress.rollbacks
+        self.state.restore(arrays, progress)
+        self.model.changed()
+        self._snapshot = self._record()
+        lr = self.options.lr * progress.rollback_factor
+        return RolledBack(reason, chunk, now.step + 1, progress.step, lr)
+
+    def validation_nats(self) -> float:
+        """The mean loss per token of the validation text."""
+        assert self._validation is not None
+        total_nats, tokens, state = 0.0, 0, None
+        for chunk in self._validation():
+            if state is None:
+                state = self.model.zero_state(chunk.inputs.shape[1])
+            total_nats -= float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum())
+            tokens += chunk.predicted
+        return total_nats / tokens
+
+    def _validate(self) -> Validated:
+        progress = self.state.progress
+        train_nats = progress.interval.nats_per_token
+        valid_nats = self.validation_nats() if self._validation else None
+        judged = train_nats if valid_nats is None else valid_nats
+        improved = progress.best_nats is None or judged < progress.best_nats
+        if improved:
+            progress.best_nats, progress.best_step, progress.unimproved = judged, progress.step, 0
+        else:
+            progress.unimproved += 1
+            if self.options.schedule == "plateau":
+                progress.halvings += 1
+        progress.history.append(
+            {
+                "step": progress.step,
+                "epoch": progress.epoch + progress.chunk / self.batches.steps_per_epoch,
+                "tokens": progress.tokens,
+                "seconds": round(progress.seconds, 3),
+                "train_nats": train_nats,
+                "valid_nats": valid_nats,
+            }
+        )
+        progress.interval = Window()
+        return Validated(train_nats, valid_nats, improved)

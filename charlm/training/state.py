@@ -1,0 +1,118 @@
+"""Where a training stands: all that going on needs, to and from plain arrays and JSON.
+
+Nothing random is kept: every draw follows from the seed and the number of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.models.parameters import Array, Parameters
+from charlm.training.optimiser import Optimiser
+
+
+@dataclass
+class Window:
+    """Sums since the last line of the log."""
+
+    loss_nats: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    clipped: int = 0
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean loss; NaN before the first step."""
+        return self.loss_nats / self.tokens if self.tokens else float("nan")
+
+
+@dataclass
+class Progress:
+    """The numbers of a state.
+
+    Attributes:
+        step: optimiser steps made. ``epoch``, ``chunk``: the place in the corpus at which the next one begins.
+        seconds: spent so far, in all sessions.
+        halvings: by the plateau schedule. ``rollback_factor``: what is left of the rate after divergences.
+        best_nats: the least validation loss (training loss, if there is no validation) per token; None before.
+        unimproved: validations since then.
+        smoothed_nats: running mean of the training loss; None before the first step.
+        history: a record for each validation.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    chunk: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    halvings: int = 0
+    rollback_factor: float = 1.0
+    rollbacks: int = 0
+    best_nats: float | None = None
+    best_step: int = 0
+    unimproved: int = 0
+    smoothed_nats: float | None = None
+    log: Window = field(default_factory=Window)
+    interval: Window = field(default_factory=Window)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a checkpoint's header holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Progress:
+        """The reverse of `to_json`.
+
+        Raises:
+            ValueError: fields are missing, unknown, or of the wrong type.
+        """
+        if set(values) != {f.name for f in fields(cls)}:
+            raise ValueError("its progress has other fields than this version knows")
+        try:
+            rest = {**values, "log": Window(**values["log"]), "interval": Window(**values["interval"])}
+        except TypeError:
+            raise ValueError("its progress is malformed") from None
+        result = cls(**rest)
+        for f in fields(cls):
+            kinds = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}.get(str(f.type))
+            if kinds and (not isinstance(values[f.name], kinds) or isinstance(values[f.name], bool)):
+                raise ValueError(f"its progress is malformed ({f.name})")
+        return result
+
+
+@dataclass
+class TrainingState:
+    """Weights, optimiser, the state carried between chunks, and the numbers; see `Progress`."""
+
+    parameters: Parameters
+    optimiser: Optimiser
+    carried: Array  # (L, S, N, H)
+    progress: Progress = field(default_factory=Progress)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the numbers, by name; copies."""
+        result = {f"parameters/{path}": view.copy() for path, view in self.parameters.items()}
+        for moment, flat in self.optimiser.moments.items():
+            result[f"optimiser/{moment}"] = flat.copy()
+        result["carried"] = self.carried.copy()
+        return result
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of `arrays`."""
+        shapes = {f"parameters/{path}": shape for path, shape in self.parameters.shapes.items()}
+        shapes |= {f"optimiser/{moment}": flat.shape for moment, flat in self.optimiser.moments.items()}
+        return shapes | {"carried": self.carried.shape}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], progress: Progress) -> None:
+        """Go back, or on, to a state that `arrays` and `Progress.to_json` have recorded."""
+        self.parameters.assign({path: arrays[f"parameters/{path}"] for path in self.parameters})
+        moments = {name: arrays[f"optimiser/{name}"] for name in self.optimiser.moments}
+        self.optimiser.restore(moments, progress.step)
+        self.carried[...] = np.asarray(arrays["carried"], self.carried.dtype)
+        self.progress = progress
