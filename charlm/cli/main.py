@@ -1,0 +1,217 @@
+"""The ``charlm`` command: finds the subcommand, and turns every failure into one line and an exit code.
+
+``charlm --help`` imports click and the standard library, nothing else: a subcommand's module is imported when
+the subcommand is asked for, and the heavy modules when it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from charlm import __version__
+from charlm.errors import CharlmError
+
+# In the order in which they are used. The command itself is charlm.cli.<name>.<name>.
+COMMANDS = {
+    "tokenize": "Turn a text into a vocabulary and token ids.",
+    "train": "Train a model on a text.",
+    "sample": "Draw new text from a model.",
+    "score": "Say how probable a model finds each line of a text.",
+}
+
+EPILOG = """\b
+Examples:
+  charlm train names.txt -o names.npz             learn from a text, one name a line
+  charlm sample names.npz -n 10                   ten new names
+  charlm score names.npz candidates.txt           the log probability of each line
+  echo "ada lovelace" | charlm score names.npz -  the same in a pipeline
+
+\b
+Results go to stdout, progress and messages to stderr; "-" is stdin or stdout.
+Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 130 interrupted.
+"""
+
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+OS_REMEDIES = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.ENOENT: "check the path",
+    errno.ENOSPC: "free some space, or write somewhere else",
+    errno.EDQUOT: "free some space, or write somewhere else",
+    errno.EROFS: "write somewhere else",
+    errno.EISDIR: "name a file, not a folder",
+    errno.EMFILE: "raise the limit with: ulimit -n",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand only when it is asked for, and explains failures in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of ``COMMANDS``, then any that were added to the group."""
+        return [*COMMANDS, *(name for name in super().list_commands(ctx) if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a subcommand; None if there is none of that name."""
+        added = super().get_command(ctx, cmd_name)
+        if added is not None or cmd_name not in COMMANDS:
+            return added
+        command = getattr(importlib.import_module(f"charlm.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand that ``args`` begins with; a misspelt one is answered with the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # a tenth of the time that --help takes: only when needed
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", error.ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing the lazy ones."""
+        lines = dict(COMMANDS)
+        lines.update((name, command.get_short_help_str(limit=90)) for name, command in self.commands.items())
+        with formatter.section("Commands"):
+            formatter.write_dl(list(lines.items()))
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the options of the group, and print the help if that is what they ask for."""
+        with quiet_ends():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the subcommand; with ``--debug``, show where a failure came from."""
+        with quiet_ends():
+            try:
+                super().invoke(ctx)
+            except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+                raise
+            except Exception:
+                if ctx.params["debug"]:
+                    import traceback
+
+                    click.echo(traceback.format_exc(), err=True, nl=False)
+                raise
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line ``args`` (default: the process's) and exit with its code."""
+        # The name is fixed so that `python -m charlm` speaks like `charlm`.
+        prog_name = prog_name or "charlm"
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be handled
+        except Exception as error:
+            code = report(error)
+            _drop_unwritten()
+        sys.exit(code)
+
+
+@contextlib.contextmanager
+def quiet_ends() -> Iterator[None]:
+    """Turn a closed pipe and Ctrl-C into exit codes, before click makes of both an exit with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(0) from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def report(error: Exception) -> int:
+    """Print one line about ``error`` on stderr, or nothing for a closed pipe; return the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # `charlm` alone: the help is the message
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return 0  # whoever read our output has read enough
+    line, code = describe(error)
+    # A file name may hold line breaks or escape sequences; neither may reach the terminal.
+    line = " ".join(part.strip() for part in line.splitlines())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    click.echo(f"charlm: error: {line}", err=True)
+    return code
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """What to tell the user about ``error``, and the exit code."""
+    if isinstance(error, CharlmError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        help_command = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            help_command = f" See: {error.ctx.command_path} --help"
+        return error.format_message() + help_command, error.exit_code
+    if isinstance(error, click.Abort):
+        return "aborted", EXIT_FAILURE
+    if isinstance(error, MemoryError):
+        detail = f" ({error})" if str(error) else ""
+        return f"out of memory{detail}; try a smaller --batch-size or --hidden-size", EXIT_FAILURE
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        remedy = OS_REMEDIES.get(error.errno or 0)
+        return f"{where}{what}" + (f"; {remedy}" if remedy else ""), EXIT_FAILURE
+    if isinstance(error, UnicodeEncodeError):
+        letters = error.object[error.start : error.start + 1]
+        encoding = f"the output's encoding, {error.encoding},"
+        return f"{encoding} has no {letters!a}; set PYTHONIOENCODING=utf-8", EXIT_FAILURE
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"internal error, {what}; to see where, run with --debug: charlm --debug COMMAND ...", EXIT_FAILURE
+
+
+def _drop_unwritten() -> None:
+    """Point stdout at nothing, or the interpreter tries to flush it once more at exit and complains."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+        except (OSError, ValueError, AttributeError):
+            pass  # not a file (a test's buffer), or no stdout at all: nothing to flush at exit
+
+
+@click.group(
+    "charlm",
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
+)
+@click.version_option(__version__, prog_name="charlm", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, envvar="CHARLM_DEBUG", help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Train small recurrent language models on a text, sample from them, score with them."""

@@ -1,0 +1,189 @@
+"""``charlm train``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from charlm.cli.options import SectionedCommand, cell_names, text_options
+from charlm.cli.progress import announce_compilation
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from charlm.cli.training_view import TrainingView
+
+EPILOG = """\b
+Examples:
+  charlm train names.txt -o names.npz                    one name a line
+  charlm train play.txt -o play.npz --sequence file      prose, code: one long text
+  charlm train bible.txt -o bible.npz --level word --vocab-size 10000
+  charlm train play.txt -o play.npz --resume             go on where it was stopped
+
+The best model on the validation text is MODEL.npz; what --resume needs lies beside it in MODEL.resume.npz. Ctrl-C and
+SIGTERM save and stop; a resumed training gives the same bits as one that was never stopped.
+
+Options that are not given follow from the size of the text; what was chosen is told, with the reason.
+
+--json ends with one object on standard output: model, parameters, epochs, steps, tokens, seconds, tokens_per_second,
+train_nats and best_valid_nats (nats per token; null if there is no validation).
+"""
+
+SECTIONS = {
+    "Text": ("level", "sequence", "min_count", "vocab_size", "lowercase", "normalize", "valid", "valid_frac"),
+    "Model": ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights"),
+    "Training": (
+        "epochs", "time_seconds", "patience", "batch_size", "bptt", "optimizer", "lr", "schedule", "warmup",
+        "weight_decay", "clip", "clip_mode", "dropout", "variational", "initial_state", "seed", "threads",
+    ),
+    "Files and output": ("output", "resume", "init_from", "log", "as_json", "quiet", "help"),
+}  # fmt: skip
+
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written as 90, 90s, 5m or 1h30m."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds; a usage error if it is no duration, or none at all."""
+        match = DURATION.fullmatch(str(value))
+        parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+        seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+        if not seconds > 0:
+            self.fail(f"{value!r} is no time; write 90s, 5m or 1h30m", param, ctx)
+        return seconds
+
+
+class PositiveRate(click.ParamType[float]):
+    """A finite number above zero."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error for anything else."""
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < float("inf"):
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return rate
+
+
+COUNT = click.IntRange(min=1)
+NOT_NEGATIVE = click.FloatRange(min=0, max=1e9)
+
+
+@click.command(cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
+@click.argument("corpus", nargs=-1, required=True, metavar="CORPUS...")
+@click.option("-o", "--output", required=True, metavar="MODEL.npz", help="Where to write the model.")
+@text_options
+@click.option("--valid", multiple=True, metavar="FILE", help="Validate on this text; may be given several times.")
+@click.option(
+    "--valid-frac",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="F",
+    help="Hold this part of the text out: every tenth line for 0.1, of a file the tail.  [default: 0.1]",
+)
+@click.option("--cell", type=click.Choice(cell_names()), help="The recurrent cell.  [default: lstm]")
+@click.option("--activation", type=click.Choice(["tanh", "relu"]), help="Of --cell rnn.  [default: tanh]")
+@click.option("--hidden-size", type=COUNT, metavar="N", help="Units in each layer.")
+@click.option("--num-layers", type=click.IntRange(1, 64), metavar="N", help="Layers, one upon another.")
+@click.option("--embedding-size", type=COUNT, metavar="N", help="Size of a token's vector.")
+@click.option("--tie-weights", is_flag=True, default=None, help="The output's weights are the embedding's.")
+@click.option("--epochs", type=COUNT, metavar="N", help="Passes over the text.")
+@click.option("--time", "time_seconds", type=Duration(), metavar="TIME", help="Train so long: 90s, 5m, 1h30m.")
+@click.option("--patience", type=COUNT, metavar="N", help="Stop after N validations without a better model.")
+@click.option("--batch-size", type=COUNT, metavar="N", help="Rows of text side by side.")
+@click.option("--bptt", type=COUNT, metavar="N", help="Steps through which the gradient flows back.")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
+@click.option("--lr", type=PositiveRate(), metavar="RATE", help="Learning rate.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "plateau", "constant"]),
+    help="How the rate falls: to nothing along a cosine, by half when validation does not improve, or not.  "
+    "[default: cosine]",
+)
+@click.option("--warmup", type=click.IntRange(min=0), metavar="N", help="Steps in which the rate rises.")
+@click.option("--weight-decay", type=NOT_NEGATIVE, metavar="X", help="AdamW's decay of matrices.  [default: 0]")
+@click.option("--clip", type=NOT_NEGATIVE, metavar="X", help="Clip gradients at this size; 0 for never.  [default: 1]")
+@click.option(
+    "--clip-mode",
+    type=click.Choice(["norm", "value"]),
+    help="Clip the norm of all gradients together, or each number.  [default: norm]",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(min=0, max=0.95),
+    metavar="P",
+    help="Drop outputs of layers with this probability, rounded to 1/256.",
+)
+@click.option("--variational", is_flag=True, default=None, help="Drop the same units at all steps of a chunk.")
+@click.option("--initial-state", type=click.Choice(["zeros", "random"]), help="Of each sequence.  [default: zeros]")
+@click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N", help="[default: 0]")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="[default: all cores]  Changes no result.")
+@click.option("--resume", is_flag=True, help="Go on with a training that was stopped; options are remembered.")
+@click.option("--init-from", metavar="MODEL", help="Begin with the weights of this model, and its vocabulary.")
+@click.option("--log", metavar="FILE.jsonl", help="Write a line of JSON now and then.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(as_json: bool, quiet: bool, **given: Any) -> None:
+    """Train a language model on a text, or several, or a token file.
+
+    CORPUS is a text in UTF-8 (also .gz), - for standard input, or what `charlm tokenize -o` wrote.
+    """
+    from charlm.workflows.tokenize import TextOptions
+    from charlm.workflows.train_plan import TrainRequest
+
+    names = SECTIONS["Text"][:6]
+    request = TrainRequest(
+        text=TextOptions(**{name: given.pop(name) for name in names}),
+        command=shlex.join(["charlm", *sys.argv[1:]]),
+        **given,
+    )
+    announce_compilation()
+
+    from charlm.cli.training_view import TrainingView
+    from charlm.workflows.train import run
+
+    view = TrainingView(quiet=quiet)
+    with view, _Signals(view):
+        result = run(request, view)
+    if as_json:
+        fields = asdict(result)
+        click.echo(json.dumps({name: fields[name] for name in list(fields)[:9]}))
+    view.finished(result, request)
+    if result.interrupted:
+        sys.exit(128 + view.signal)
+
+
+class _Signals:
+    """While training: the first SIGINT or SIGTERM asks for a stop, the second stops at once."""
+
+    def __init__(self, view: TrainingView) -> None:
+        self.view = view
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, self.handle)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.view.signal:
+            raise KeyboardInterrupt
+        self.view.signal = number
+        self.view.message("stopping after this step; again to stop at once, without saving")

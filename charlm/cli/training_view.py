@@ -1,0 +1,163 @@
+"""What `charlm train` shows on stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from charlm.training.loop import StepDone, Trainer, Validated
+from charlm.units import nats_to_bits, perplexity
+from charlm.workflows.train import TrainResult
+from charlm.workflows.train_plan import Plan, TrainRequest, resume_path
+
+REFRESH_STEPS_PER_SECOND = 10
+SAMPLE_LINES, SAMPLE_WIDTH = 4, 100
+OPTION_NAMES = {"time_seconds": "time"}
+
+
+def unit_of(level: str) -> Callable[[float], str]:
+    """How to show a loss in nats per token: also as what people know it by."""
+    if level == "word":
+        return lambda nats: f"{nats:.3f} nats/word (perplexity {perplexity(nats):,.1f})"
+    return lambda nats: f"{nats:.3f} nats/{level} ({nats_to_bits(nats):.3f} bits)"
+
+
+class TrainingView:
+    """An observer of a training: the plan, a bar, a line and a little text for each validation.
+
+    Attributes:
+        signal: the number of the signal that asked for a stop, 0 before.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.signal = 0
+        self.bar: Any = None
+        self.valid = ""
+
+    def __enter__(self) -> TrainingView:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _line(self, text: str) -> None:
+        if self.bar is not None and not self.bar.disable:
+            self.bar.clear()
+        click.echo(text, err=True)
+        if self.bar is not None and not self.bar.disable:
+            self.bar.refresh()
+
+    def message(self, text: str) -> None:
+        """A line that is shown even when quiet."""
+        self._line(f"charlm: {text}")
+
+    def begin(self, plan: Plan, trainer: Trainer) -> None:
+        """Show the plan, start the bar."""
+        self.show_loss = unit_of(plan.train.tokenizer.level)
+        if self.quiet:
+            return
+        self._show_plan(plan, trainer)
+        total, seconds = trainer.total_steps, plan.options.time_seconds
+        self.by_time = total is None
+        self.bar = tqdm(
+            total=round(seconds) if self.by_time and seconds else total,
+            initial=round(trainer.state.progress.seconds) if self.by_time else trainer.state.progress.step,
+            unit="s" if self.by_time else "step",
+            bar_format="{percentage:3.0f}% {bar:12} {elapsed}<{remaining}  {postfix}",
+            mininterval=1 / REFRESH_STEPS_PER_SECOND,
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def _show_plan(self, plan: Plan, trainer: Trainer) -> None:
+        config, counts = plan.config, plan.train.counts
+        layers = "1 layer" if config.num_layers == 1 else f"{config.num_layers} layers"
+        held = f", {plan.valid.tokens.size:,} held out" if plan.valid is not None else ", none held out"
+        share = f", {counts.unknown_rate:.2%} unknown" if counts.unknowns else ""
+        self._line(
+            f"text: {plan.train.tokens.size:,} tokens in {counts.sequences:,} sequences{held}; "
+            f"{config.vocabulary_size:,} symbols{share}"
+        )
+        if counts.blank_lines:
+            self._line(f"      {counts.blank_lines:,} blank lines skipped")
+        self._line(
+            f"model: {config.cell}, {layers} of {config.hidden_size}, embedding {config.embedding_size}: "
+            f"{trainer.model.parameters.count:,} parameters"
+        )
+        if plan.chosen:
+            self._line("chosen for you:")
+            width = max(len(name) for name in plan.chosen)
+            for name, (value, reason) in plan.chosen.items():
+                option = OPTION_NAMES.get(name, name).replace("_", "-")
+                shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+                self._line(f"  --{option:{width}}  {shown!s:8}  {reason}")
+        progress = trainer.state.progress
+        if progress.step:
+            self._line(f"going on at step {progress.step:,} of {trainer.total_steps or 'a time limit'}")
+
+    def step(self, event: StepDone, trainer: Trainer) -> None:
+        """Move the bar."""
+        if self.bar is None or self.bar.disable:
+            return
+        progress = trainer.state.progress
+        self.bar.n = min(round(progress.seconds), self.bar.total) if self.by_time else progress.step
+        window = progress.interval
+        rate = progress.tokens / progress.seconds if progress.seconds else 0.0
+        smoothed = event.loss_nats if progress.smoothed_nats is None else progress.smoothed_nats
+        self.bar.set_postfix_str(
+            f"{self.show_loss(smoothed)}  {rate:,.0f} tokens/s  gradient {event.grad_norm:.2f}, "
+            f"clipped {window.clipped / max(1, window.steps):.0%}{self.valid}",
+            refresh=False,
+        )
+        self.bar.update(0)
+
+    def validated(self, event: Validated, trainer: Trainer, sample: str) -> None:
+        """A line, and a little text."""
+        if self.quiet:
+            return
+        progress = trainer.state.progress
+        epoch = progress.epoch + progress.chunk / trainer.batches.steps_per_epoch
+        judged = event.train_nats if event.valid_nats is None else event.valid_nats
+        kind = "training" if event.valid_nats is None else "validation"
+        self.valid = f"  {kind} {judged:.3f}"
+        mark = "best so far, saved" if event.improved else "no better"
+        self._line(f"epoch {epoch:.1f}  {kind} {self.show_loss(judged)}, training {event.train_nats:.3f}: {mark}")
+        lines = sample.splitlines()[:SAMPLE_LINES] or [""]
+        for line in lines:
+            shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+            self._line(click.style(f"    {shown[:SAMPLE_WIDTH]}", dim=True))
+
+    def finished(self, result: TrainResult, request: TrainRequest) -> None:
+        """The end, and what to do next."""
+        if self.bar is not None:
+            self.bar.close()
+        output = shlex.quote(request.output)
+        if result.interrupted:
+            corpus = " ".join(shlex.quote(name) for name in request.corpus)
+            valid = "".join(f" --valid {shlex.quote(name)}" for name in request.valid)
+            self.message(
+                f"stopped at step {result.steps:,} ({result.reason}); saved in {resume_path(request.output)}. "
+                f"Go on with: charlm train {corpus}{valid} -o {output} --resume"
+            )
+            return
+        if self.quiet:
+            return
+        best = result.best_valid_nats if result.best_valid_nats is not None else result.train_nats
+        found = "" if best is None else f"; best {self.show_loss(best)}"
+        self._line(
+            f"{result.reason}: {result.steps:,} steps, {result.tokens:,} tokens in {result.seconds:.1f} s "
+            f"({result.tokens_per_second:,.0f} tokens/s){found}"
+        )
+        self._line(f"{request.output} is ready. Try: charlm sample {output}")
+
+    def stop_requested(self) -> str | None:
+        """Whether a signal came."""
+        return {0: None, 2: "interrupted", 15: "terminated"}.get(self.signal, "stopped")

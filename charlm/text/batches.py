@@ -1,0 +1,215 @@
+"""Cuts a stream of ids into chunks of T steps of N streams side by side, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.text.spool import Ids, release_pages
+from charlm.text.vocabulary import EOS_ID
+
+NO_TARGET = -1
+SHUFFLE_TOKENS = 1 << 24  # sequences are shuffled in blocks of about this size, each a copy in memory
+REACH_TOKENS = 4096  # how far from its fair place a stream's start may be moved to begin with a sequence
+RELEASE_TOKENS = 1 << 23  # mapped files: let go of what was read after so many tokens
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """T steps of N streams.
+
+    Attributes:
+        inputs: (T, N) int32, the token before each target; ``start_id`` (V) where a sequence begins, which means
+            that the state is reset before this step, and where there is no target at a stream's end.
+        targets: (T, N) int32, -1 where there is none.
+        predicted: the number of targets that are not -1.
+    """
+
+    inputs: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    predicted: int
+
+
+class Batches:
+    """Chunks of a corpus for training; everything follows from the seed and the number of the epoch.
+
+    Each token is a target once in an epoch. A stream's state carries on from chunk to chunk within the epoch.
+
+    With ``shuffle`` the sequences are permuted anew in each epoch and packed one after another; a stream begins
+    with a sequence where one begins near its fair place. Without, each stream is a contiguous piece of the text.
+
+    Args:
+        tokens: the corpus's stream, 1-D, each sequence closed by EOS.
+        vocabulary_size: V.
+        streams: N; fewer if there are fewer tokens.
+        bptt: T; the last chunk of an epoch may have fewer steps.
+        shuffle: for corpora of many sequences; False for a text of one piece.
+        seed: not negative.
+
+    Attributes:
+        streams: N as it is.
+        steps_per_epoch: the number of chunks in each epoch.
+    """
+
+    def __init__(self, tokens: Ids, *, vocabulary_size: int, streams: int, bptt: int, shuffle: bool, seed: int) -> None:
+        if tokens.size == 0 or streams < 1 or bptt < 1:
+            raise ValueError("no tokens, no streams or no steps")
+        self._tokens = tokens
+        self._start_id = vocabulary_size
+        self._bptt = bptt
+        self._shuffle = shuffle
+        self._seed = seed
+        self._borders = _shuffle_blocks(tokens) if shuffle else np.array([0, tokens.size])
+        self.streams = min(streams, tokens.size)
+        lengths = -(-np.diff(self._borders) // self.streams)
+        self._block_steps = -(-lengths // bptt)
+        self.steps_per_epoch = int(self._block_steps.sum())
+
+    def chunks(self, epoch: int, first: int = 0) -> Iterator[Chunk]:
+        """The chunks of one epoch from number ``first`` on, the same whichever is the first."""
+        generator = np.random.default_rng([self._seed, epoch])
+        order = generator.permutation(self._block_steps.size)
+        for block in order:
+            steps = int(self._block_steps[block])
+            if first < steps:
+                yield from self._block_chunks(epoch, int(block), first)
+            first = max(first - steps, 0)
+
+    def _block_chunks(self, epoch: int, block: int, first: int) -> Iterator[Chunk]:
+        tokens = self._tokens[self._borders[block] : self._borders[block + 1]]
+        if self._shuffle:
+            tokens = _permuted(np.asarray(tokens), np.random.default_rng([self._seed, epoch, block]))
+            release_pages(self._tokens)
+            # No stream may outlast the block's steps, whose number is the same in every epoch.
+            spare = int(self._block_steps[block]) * self._bptt - -(-tokens.size // self.streams)
+            starts = _sequence_starts(tokens, self.streams, spare // 2)
+        else:
+            starts = _fair_starts(tokens.size, self.streams)
+        yield from _chunks(tokens, starts, starts[:-1], self._start_id, self._bptt, first)
+
+
+def evaluation_chunks(tokens: Ids, vocabulary_size: int, streams: int, bptt: int, warmup: int) -> Iterator[Chunk]:
+    """The chunks in which each token of a corpus is a target exactly once, in streams side by side.
+
+    A stream begins with a sequence where one begins near its fair place. One that begins within a sequence starts
+    up to ``warmup`` tokens early, but not before that sequence, without targets there, so that its state is warm.
+
+    Args:
+        tokens: the corpus's stream, 1-D, each sequence closed by EOS.
+        vocabulary_size: V.
+        streams: N; fewer if there are fewer tokens.
+        bptt: T; the last chunk may have fewer steps.
+        warmup: tokens.
+    """
+    if tokens.size == 0 or streams < 1 or bptt < 1 or warmup < 0:
+        raise ValueError("no tokens, no streams, no steps or a negative warm-up")
+    starts = _sequence_starts(tokens, min(streams, tokens.size), REACH_TOKENS)
+    first_reads = starts[:-1].copy()
+    for stream, start in enumerate(starts[:-1].tolist()):
+        earliest = max(start - warmup, 0)
+        ends = np.flatnonzero(tokens[earliest:start] == EOS_ID)
+        first_reads[stream] = earliest + int(ends[-1]) + 1 if ends.size else earliest
+    yield from _chunks(tokens, starts, first_reads, vocabulary_size, bptt, 0)
+
+
+def _chunks(
+    tokens: Ids,
+    borders: NDArray[np.int64],
+    first_reads: NDArray[np.int64],
+    start_id: int,
+    bptt: int,
+    first: int,
+) -> Iterator[Chunk]:
+    """The chunks of streams that lie between neighbouring borders.
+
+    Args:
+        tokens: the stream of which ``borders`` speak.
+        borders: (N + 1,); stream n predicts tokens[borders[n]:borders[n + 1]].
+        first_reads: (N,), the place at which each stream begins, at its border or before.
+        start_id: the input where there is no token before.
+        bptt: T.
+        first: the number of the first chunk to give.
+    """
+    starts, stops = borders[:-1], borders[1:]
+    plain = np.asarray(tokens)  # a memmap's slices are slow
+    lengths = stops - first_reads
+    steps = int(lengths.max())
+    released = 0
+    for step in range(first * bptt, steps, bptt):
+        count = min(bptt, steps - step)
+        # Row 0 is the token before the chunk's first target. (T + 1, N)
+        places = first_reads + np.arange(step - 1, step + count)[:, np.newaxis]
+        window = plain.take(places, mode="clip").astype(np.int32)
+        targets = window[1:]
+        inputs = np.where(window[:-1] == EOS_ID, np.int32(start_id), window[:-1])
+        if step == 0:
+            inputs[0, first_reads == 0] = start_id
+        if step + count > lengths.min():
+            past = places[1:] >= stops
+            targets[past] = NO_TARGET
+            inputs[past] = start_id
+        if (first_reads + step < starts).any():
+            targets[places[1:] < starts] = NO_TARGET
+        yield Chunk(inputs, targets, int(np.count_nonzero(targets != NO_TARGET)))
+        released += places.size
+        if released >= RELEASE_TOKENS:
+            release_pages(tokens)
+            released = 0
+
+
+def _fair_starts(count: int, streams: int) -> NDArray[np.int64]:
+    """Where N pieces begin whose lengths differ by at most one, and the end: (N + 1,)."""
+    return np.arange(streams + 1, dtype=np.int64) * count // streams
+
+
+def _sequence_starts(tokens: Ids, streams: int, reach: int) -> NDArray[np.int64]:
+    """Like ``_fair_starts``, each moved to the nearest beginning of a sequence that is at most ``reach`` away.
+
+    Never so far that a piece would be empty, or much longer than the others.
+    """
+    starts = _fair_starts(tokens.size, streams)
+    reach = min(reach, REACH_TOKENS, (tokens.size // streams - 1) // 8)
+    if reach > 0:
+        for stream in range(1, streams):
+            low = int(starts[stream]) - reach
+            begins = np.flatnonzero(tokens[low - 1 : low + 2 * reach] == EOS_ID)  # ... at low + begins
+            if begins.size:
+                starts[stream] = low + begins[np.argmin(np.abs(begins - reach))]
+    return starts
+
+
+def _shuffle_blocks(tokens: Ids) -> NDArray[np.int64]:
+    """The borders of blocks of whole sequences, of about ``SHUFFLE_TOKENS`` each: (blocks + 1,)."""
+    borders = [0]
+    while tokens.size - borders[-1] > SHUFFLE_TOKENS * 3 // 2:
+        place = borders[-1] + SHUFFLE_TOKENS
+        while place < tokens.size and tokens[place - 1] != EOS_ID:
+            ends = np.flatnonzero(tokens[place : place + REACH_TOKENS] == EOS_ID)
+            place = min(place + (int(ends[0]) + 1 if ends.size else REACH_TOKENS), tokens.size)
+        if place == tokens.size:
+            break
+        borders.append(place)
+    return np.array([*borders, tokens.size], dtype=np.int64)
+
+
+def _permuted(tokens: Ids, generator: np.random.Generator) -> Ids:
+    """A copy of the stream with its sequences in random order."""
+    stops = np.flatnonzero(tokens == EOS_ID) + 1
+    if not stops.size or stops[-1] != tokens.size:
+        stops = np.append(stops, tokens.size)
+    starts = np.concatenate([[0], stops[:-1]])
+    order = generator.permutation(stops.size)
+    starts, lengths = starts[order], (stops - starts)[order]
+    places = np.concatenate([[0], np.cumsum(lengths)])
+    shuffled = np.empty_like(tokens)
+    # In parts, because the index takes eight bytes a token.
+    parts = max(1, tokens.size >> 20)
+    for part in np.array_split(np.arange(order.size), parts):
+        if part.size:
+            low, high = places[part[0]], places[part[-1] + 1]
+            index = np.repeat(starts[part] - places[part], lengths[part]) + np.arange(low, high)
+            shuffled[low:high] = tokens[index]
+    return shuffled

@@ -1,0 +1,166 @@
+"""Opens texts: a path, ``-`` for standard input, ``.gz`` by name; streams them in blocks of decoded text.
+
+A text is strict UTF-8: a byte that is not is an error with its place, never a silent replacement.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO, Literal, cast
+
+from charlm.errors import InputError
+
+STDIN = "-"
+BLOCK_BYTES = 1 << 20
+
+# Longest first: UTF-32's mark begins with UTF-16's.
+FOREIGN_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def display_name(path: str) -> str:
+    """What a message calls an input."""
+    return "standard input" if path == STDIN else path
+
+
+def read_blocks(
+    path: str,
+    *,
+    encoding: Literal["utf-8", "latin-1"] = "utf-8",
+    whole_lines: bool = True,
+    observe: Callable[[bytes], object] | None = None,
+) -> Iterator[str]:
+    r"""The text of one input, in order, in blocks of about a megabyte (a longer line is one block).
+
+    UTF-8 loses its byte order mark, and CR LF and a lone CR become ``\n``. Latin-1 stands for bytes: nothing is
+    changed.
+
+    Args:
+        path: a file's path, ``-`` for standard input; a name that ends in ``.gz`` is unpacked.
+        encoding: "utf-8" or "latin-1".
+        whole_lines: each block but the last ends at a line's end. Always so for UTF-8.
+        observe: called with all bytes, unpacked but not otherwise changed, in order; a hash's ``update``, say.
+
+    Raises:
+        InputError: missing, not readable, damaged, or not UTF-8 text; one line that says where and what to do.
+    """
+    raw = _raw_blocks(path)
+    if observe is not None:
+        raw = _observed(raw, observe)
+    if encoding == "utf-8":
+        yield from _decode_utf8(display_name(path), _lines(raw, b"\n", b"\r"))
+    else:
+        for block in _lines(raw, b"\n") if whole_lines else raw:
+            yield block.decode("latin-1")
+
+
+def read_lines(path: str, *, encoding: Literal["utf-8", "latin-1"] = "utf-8") -> Iterator[str]:
+    """The lines of one input without their ends, empty ones too. Arguments and errors as for ``read_blocks``."""
+    for block in read_blocks(path, encoding=encoding):
+        lines = block.split("\n")
+        if not lines[-1]:  # the block ends with a line's end, after which no line begins
+            lines.pop()
+        yield from lines
+
+
+def _open(path: str) -> AbstractContextManager[BinaryIO]:
+    if path == STDIN:
+        return nullcontext(sys.stdin.buffer)  # left open: it is not ours
+    if path.endswith(".gz"):
+        return cast("AbstractContextManager[BinaryIO]", gzip.open(path, "rb"))
+    return open(path, "rb")
+
+
+def _raw_blocks(path: str) -> Iterator[bytes]:
+    """The bytes of one input; what the operating system or gzip says against it in one line."""
+    name = display_name(path)
+    try:
+        with _open(path) as stream:
+            # From a pipe, take what is there: who sends line after line wants each to be worked on.
+            read = getattr(stream, "read1", stream.read) if path == STDIN else stream.read
+            while block := read(BLOCK_BYTES):
+                yield block
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{name}: is a folder; name the files in it") from None
+    except PermissionError:
+        raise InputError(f"{name}: not readable; check its permissions") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{name}: gzip data that is damaged or cut short ({error}); fetch it again") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error})") from None
+
+
+def _observed(blocks: Iterator[bytes], observe: Callable[[bytes], object]) -> Iterator[bytes]:
+    for block in blocks:
+        observe(block)
+        yield block
+
+
+def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
+    r"""Cut the stream anew so that each block but the last ends with a line end.
+
+    A block that ends with ``\r`` may be cut in the middle of ``\r\n``, so its last byte is not trusted as a lone
+    ``\r``.
+    """
+    held: list[bytes] = []
+    for block in blocks:
+        cut = 1 + max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in ends)
+        if cut:
+            yield b"".join([*held, block[:cut]])
+            held = []
+        if cut < len(block):
+            held.append(block[cut:])
+    if held:
+        yield b"".join(held)
+
+
+def _decode_utf8(name: str, blocks: Iterator[bytes]) -> Iterator[str]:
+    """Decode blocks of whole lines strictly; line ends become newlines."""
+    offset_bytes = 0
+    lines_before = 0
+    for data in blocks:
+        if offset_bytes == 0:
+            _refuse_foreign_mark(name, data)
+        if b"\0" in data:
+            place = offset_bytes + data.index(b"\0")
+            raise InputError(
+                f"{name}: looks binary, with a NUL byte at offset {place}; use --level byte to model any file"
+            )
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = lines_before + _unix_lines(data[: error.start].decode("utf-8")).count("\n") + 1
+            raise InputError(
+                f"{name}: not UTF-8: byte 0x{data[error.start]:02x} at offset {offset_bytes + error.start}, "
+                f"line {line}; convert it with iconv -f LATIN1 -t UTF-8 (or what it is in), or use --level byte"
+            ) from None
+        if offset_bytes == 0:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+        offset_bytes += len(data)
+        text = _unix_lines(text)
+        lines_before += text.count("\n")
+        if text:
+            yield text
+
+
+def _refuse_foreign_mark(name: str, data: bytes) -> None:
+    for mark, encoding in FOREIGN_MARKS:
+        if data.startswith(mark):
+            raise InputError(
+                f"{name}: is {encoding}, not UTF-8; convert it with iconv -f {encoding} -t UTF-8, or use --level byte"
+            )
+
+
+def _unix_lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

@@ -1,0 +1,177 @@
+r"""A corpus in one file, to be read again without reading the text.
+
+\x93charlm-tokens\n     no text begins so: the first byte is not UTF-8
+{...}\n                 the header, JSON in ASCII on one line
+zero bytes              up to a multiple of 64
+ids                     uint8, uint16 or int32, little-endian, mapped into memory when read
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm import __version__
+from charlm.errors import InputError, UsageError
+from charlm.text.readers import STDIN
+from charlm.text.records import Corpus, Counts
+from charlm.text.spool import Ids, array_blocks, token_dtype
+from charlm.text.tokenizer import Tokenizer
+from charlm.text.vocabulary import EOS_ID, Vocabulary
+
+MAGIC = b"\x93charlm-tokens\n"
+FORMAT = "charlm-tokens"
+SCHEMA = 1
+ALIGNMENT_BYTES = 64
+HEADER_LIMIT_BYTES = 1 << 28  # ten million words
+
+REMEDY = "make it anew with charlm tokenize -o"
+
+
+def is_token_file(path: str) -> bool:
+    """Whether a file begins like a token file; False for ``-`` and for one that cannot be read."""
+    if path == STDIN or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def check_writable(path: str) -> None:
+    """Find out before the work whether ``write`` can succeed.
+
+    Raises:
+        UsageError: the folder is missing or not writable, or ``path`` is there and is not a plain file.
+    """
+    target = Path(path)
+    folder = target.parent
+    if not folder.is_dir():
+        raise UsageError(f"{path}: there is no folder {folder}; make it first")
+    if target.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file in it")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise UsageError(f"{path}: is not a plain file, which a token file must be")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: the folder {folder} is not writable; choose another")
+
+
+def write(path: str, corpus: Corpus) -> None:
+    """Write a corpus beside ``path`` and rename it over ``path``: a reader finds the old file or the new one.
+
+    Raises:
+        InputError: the operating system refuses; nothing is left behind.
+        UsageError: as for ``check_writable``.
+    """
+    check_writable(path)
+    target = Path(path).resolve()  # through a link, to replace what it points at
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    header = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "charlm": __version__,
+        "tokenizer": corpus.tokenizer.to_json(),
+        "counts": asdict(corpus.counts),
+        "names": corpus.names,
+        "sha256": corpus.sha256,
+        "dtype": token_dtype(corpus.vocabulary.size).name,
+        "length": corpus.tokens.size,
+        "symbols": corpus.vocabulary.symbols,
+    }
+    head = MAGIC + json.dumps(header).encode("ascii") + b"\n"
+    try:
+        with open(beside, "xb") as file:
+            file.write(head.ljust(_aligned(len(head)), b"\0"))
+            for block in array_blocks(corpus.tokens):
+                file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+
+
+def read(path: str) -> Corpus:
+    """Map a token file into memory, once its header and all its ids are found to be right.
+
+    Raises:
+        InputError: it is no token file, from a newer charlm, cut short, or damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise InputError(f"{path}: not a token file; {REMEDY}")
+            line = file.readline(HEADER_LIMIT_BYTES)
+            start = _aligned(file.tell())
+            length_bytes = file.seek(0, os.SEEK_END) - start
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not line.endswith(b"\n"):
+        raise InputError(f"{path}: damaged, its header does not end; {REMEDY}")
+    try:
+        header = json.loads(line)
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ValueError("the header is of another format")
+        schema = header.get("schema")
+        if type(schema) is int and schema > SCHEMA:
+            raise InputError(
+                f"{path}: written by charlm {header.get('charlm')} in a newer form ({schema}, not {SCHEMA}); "
+                "update charlm"
+            )
+        if schema != SCHEMA:
+            raise ValueError("the header does not say its schema")
+        return _corpus(path, header, start, length_bytes)
+    except (ValueError, RecursionError) as error:
+        is_syntax = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
+        what = "its header is not JSON" if is_syntax else error
+        raise InputError(f"{path}: damaged, {what}; {REMEDY}") from None
+
+
+def _corpus(path: str, header: dict[str, Any], start: int, length_bytes: int) -> Corpus:
+    """The corpus that the header describes; ValueError, half a line, for what is wrong with it."""
+    vocabulary = Vocabulary.from_symbols(header.get("symbols"))
+    tokenizer = Tokenizer.from_json(header.get("tokenizer"))
+    counts = header.get("counts")
+    length = header.get("length")
+    sha256 = header.get("sha256")
+    dtype = token_dtype(vocabulary.size)
+    if not isinstance(counts, dict) or not all(type(count) is int and count >= 0 for count in counts.values()):
+        raise ValueError("its counts are not numbers")
+    if set(counts) != set(Counts.__dataclass_fields__):
+        raise ValueError("its counts are incomplete")
+    if not isinstance(sha256, str) or type(length) is not int or length <= 0:
+        raise ValueError("its header is incomplete")
+    if header.get("dtype") != dtype.name:
+        raise ValueError("its ids have another type than its vocabulary asks for")
+    if length_bytes != length * dtype.itemsize:
+        state = "cut short" if length_bytes < length * dtype.itemsize else "longer than it says"
+        raise ValueError(f"the file is {state}")
+    tokens: Ids = np.memmap(path, dtype=dtype.newbyteorder("<"), mode="r", offset=start, shape=(length,))
+    _check_ids(tokens, vocabulary.size, counts)
+    return Corpus(tokens, vocabulary, tokenizer, Counts(**counts), sha256, [path])
+
+
+def _check_ids(tokens: Ids, size: int, counts: dict[str, int]) -> None:
+    ends = 0
+    for block in array_blocks(tokens):
+        if int(block.max()) >= size or int(block.min()) < 0:
+            raise ValueError("it holds an id that its vocabulary lacks")
+        ends += int(np.count_nonzero(block == EOS_ID))
+    # The training part of a text that was split may end within a sequence.
+    if counts["sequences"] - ends not in (0, 1) or counts["tokens"] != tokens.size - ends:
+        raise ValueError("its ids are not those that it counted")
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

@@ -1,0 +1,86 @@
+"""Sizes and rates that suit a corpus, each with its reason.
+
+Found by trying on corpora of each size (names, plays, scripture, poems); figures in tests/benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+VALID_FRACTION, VALID_FRACTION_LARGE, LARGE_BYTES = 0.1, 0.02, 20_000_000
+VALIDATIONS = 20  # in the course of a training, at the most, but for one an epoch when epochs are long
+LONGEST_INTERVAL = 2000
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What suits corpora of up to ``tokens`` tokens."""
+
+    tokens: float
+    what: str
+    hidden_size: int
+    num_layers: int
+    batch_size: int
+    bptt: int
+    epochs: int
+    dropout: float
+
+
+SIZES = (
+    _Size(60_000, "a small corpus", 128, 1, 16, 32, 40, 0.3),
+    _Size(500_000, "a middling corpus", 128, 1, 32, 32, 20, 0.1),
+    _Size(5_000_000, "a large corpus", 256, 2, 50, 64, 10, 0.1),
+    _Size(float("inf"), "a very large corpus", 512, 2, 64, 100, 3, 0.0),
+)
+
+
+def valid_fraction(text_bytes: int) -> tuple[float, str]:
+    """How much of a text to hold out, and why."""
+    if text_bytes > LARGE_BYTES:
+        return VALID_FRACTION_LARGE, "2 % of a large text tell enough"
+    return VALID_FRACTION, "a tenth held out"
+
+
+def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any, str]]:
+    """Option -> value and reason, for a training text of so many tokens."""
+    size = next(s for s in SIZES if tokens <= s.tokens)
+    count = f"{tokens:,} tokens"
+    word = level == "word"
+    embedding = size.hidden_size if word else min(size.hidden_size, 64)
+    return {
+        "cell": ("lstm", "the surest learner"),
+        "activation": ("tanh", "the cell's own"),
+        "hidden_size": (size.hidden_size, f"{size.what}, {count}"),
+        "num_layers": (size.num_layers, f"{size.what}, {count}"),
+        "embedding_size": (embedding, "as the hidden size" if word else "enough for a small vocabulary"),
+        "tie_weights": (False, "output weights of their own"),
+        "bptt": (size.bptt, f"{size.what}"),
+        "batch_size": (size.batch_size, f"{size.what}"),
+        "optimizer": ("adamw", "needs no tuning"),
+        "schedule": ("cosine", "ends well"),
+        "clip": (1.0, "rare long steps are cut"),
+        "clip_mode": ("norm", "keeps the direction"),
+        "dropout": (0.3 if word else size.dropout, "words are few for each parameter" if word else size.what),
+        "variational": (False, "a new mask each step"),
+        "initial_state": ("zeros", "as when it samples"),
+        "epochs": (size.epochs, f"{size.what}, {count}"),
+    }
+
+
+def learning_rate(optimizer: str, hidden_size: int) -> tuple[float, str]:
+    """A rate that suits the optimiser and the model's size."""
+    if optimizer == "sgd":
+        return 0.5, "for SGD with momentum"
+    return (0.004, "a small model") if hidden_size <= 256 else (0.002, "a wide model")
+
+
+def warmup_steps(total_steps: int | None) -> int:
+    """A twentieth of the training, 200 steps at the most."""
+    return 200 if total_steps is None else min(200, total_steps // 20)
+
+
+def valid_interval(steps_per_epoch: int, total_steps: int | None) -> int:
+    """Steps between validations: an epoch, but neither too many nor too few of them."""
+    least = 1 if total_steps is None else total_steps // VALIDATIONS
+    return max(1, min(max(steps_per_epoch, least), max(LONGEST_INTERVAL, least)))

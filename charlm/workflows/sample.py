@@ -1,0 +1,343 @@
+"""What ``charlm sample`` does: continue a prompt, or begin from nothing, with tokens that a model draws."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CharlmError, InputError, UsageError
+from charlm.text import corpus
+from charlm.text.readers import display_name, read_blocks
+from charlm.text.tokenizer import NEWLINE, Tokenizer
+from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary
+from charlm.workflows.decoding import Ids, NextToken, Start, Truncation, beam_search, draw_sequences
+
+ATTEMPTS = 100  # draws of one sample that --novel may refuse
+PROMPT_STEPS = 256  # of a prompt that the model reads at once
+LENGTHS = {("file", "char"): 500, ("file", "byte"): 500, ("file", "word"): 100}
+LONGEST_SEQUENCE = 1000  # of a line or paragraph, which ends by itself
+
+OnUnknown = Literal["error", "unk", "skip"]
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What to draw, and how; the command's options by their names, None for one that was not given.
+
+    Raises:
+        UsageError: they contradict each other, or one is out of its range.
+    """
+
+    count: int = 1
+    prompt: str | None = None
+    prompt_file: str | None = None
+    on_unknown: OnUnknown = "error"
+    max_length: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    greedy: bool = False
+    beam: int | None = None
+    seed: int = field(default_factory=lambda: secrets.randbits(32))
+    allow_unk: bool = False
+    novel: str | None = None
+
+    def __post_init__(self) -> None:
+        given = {
+            "--prompt": self.prompt is not None,
+            "--prompt-file": self.prompt_file is not None,
+            "--greedy": self.greedy,
+            "--beam": self.beam is not None,
+            "--temperature": self.temperature is not None,
+            "--top-k": self.top_k is not None,
+            "--top-p": self.top_p is not None,
+            "--novel": self.novel is not None,
+        }
+        for one, others in (
+            ("--prompt", ("--prompt-file",)),
+            ("--greedy", ("--beam", "--temperature", "--top-k", "--top-p", "--novel")),
+            ("--beam", ("--temperature", "--top-k", "--top-p", "--novel")),
+        ):
+            for other in others:
+                if given[one] and given[other]:
+                    raise UsageError(f"{one} and {other} exclude each other; leave out one")
+        for name, number in (
+            ("-n", self.count),
+            ("--max-length", self.max_length),
+            ("--top-k", self.top_k),
+            ("--beam", self.beam),
+        ):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} {number}: must be 1 or more")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"--temperature {self.temperature:g}: must be above 0; for the likeliest token use --greedy"
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-p {self.top_p:g}: must be above 0 and at most 1")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: must be 0 or more")
+        if self.greedy and self.count > 1:
+            raise UsageError(f"--greedy always finds the same text; leave out -n {self.count}, or use --beam")
+        if self.beam is not None and self.count > self.beam:
+            raise UsageError(f"--beam {self.beam} cannot give {self.count} texts; use --beam {self.count}")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the seed matters."""
+        return not self.greedy and self.beam is None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next bit of the text of a single sample, as soon as it is drawn."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished text.
+
+    Attributes:
+        index: 0, 1, ...
+        text: the prompt and what was drawn.
+        tokens: the same, cut; without EOS.
+        prompt_tokens: how many of them are the prompt's.
+        log_prob_nats: of the whole text under the model as it is, not as temperature and the like change it; with
+            that of EOS if the sample ended with it.
+        prompt_log_prob_nats: the prompt's part of it.
+        ended: by "eos" or at the "length".
+        refused: how many draws before it stood in the corpus of ``novel``; None if there is none.
+    """
+
+    index: int
+    text: str
+    tokens: list[str]
+    prompt_tokens: int
+    log_prob_nats: float
+    prompt_log_prob_nats: float
+    ended: Literal["eos", "length"]
+    refused: int | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a sample begins with: ids for the model, and tokens as the user wrote them, unknown ones too."""
+
+    ids: Ids
+    tokens: list[str]
+
+
+class Joiner:
+    """``Tokenizer.join``, a token at a time."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._spaced = tokenizer.level == "word"
+        self._last = NEWLINE
+
+    def add(self, token: str) -> str:
+        """What the text grows by."""
+        touches = not self._spaced or NEWLINE in (token, self._last)
+        self._last = token
+        return token if touches else " " + token
+
+
+class KnownSequences:
+    """The sequences of a corpus, to look others up in; eight bytes for each.
+
+    Args:
+        path: the text or token file.
+        vocabulary, tokenizer: the model's.
+
+    Raises:
+        InputError: it cannot be read, or was made with another vocabulary or tokenizer.
+    """
+
+    def __init__(self, path: str, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
+        known, _ = corpus.load([path], tokenizer, vocabulary=vocabulary)
+        if known.tokenizer != tokenizer:
+            raise InputError(f"{display_name(path)}: made with another tokenizer than the model; give the text itself")
+        tokens = known.tokens
+        self._dtype = tokens.dtype
+        digests, begin = [], 0
+        for block in range(0, tokens.size, 1 << 22):
+            for end in (np.flatnonzero(tokens[block : block + (1 << 22)] == EOS_ID) + block).tolist():
+                digests.append(self._digest(tokens[begin:end].tobytes()))
+                begin = end + 1
+        self._digests: NDArray[np.uint64] = np.unique(np.array(digests, dtype=np.uint64))
+
+    @staticmethod
+    def _digest(data: bytes) -> int:
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+    def __contains__(self, ids: Sequence[int]) -> bool:
+        digest = np.uint64(self._digest(np.array(ids, dtype=self._dtype).tobytes()))
+        place = int(self._digests.searchsorted(digest))
+        return place < self._digests.size and bool(self._digests[place] == digest)
+
+
+def read_prompt(options: SampleOptions, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Prompt:
+    """The prompt as tokens of the model; of no tokens if there is none.
+
+    Raises:
+        InputError: it cannot be read, holds an unknown symbol, or breaks a line where the model has no lines.
+    """
+    text = options.prompt or ""
+    if options.prompt_file is not None:
+        text = "".join(read_blocks(options.prompt_file, encoding=tokenizer.encoding))
+        if tokenizer.sequence != "file":
+            text = text.rstrip(NEWLINE)  # the end of the file's last line, not a part of the prompt
+    elif tokenizer.level == "byte":
+        text = os.fsencode(text).decode("latin-1")
+    text = tokenizer.clean(text)
+    if tokenizer.sequence == "line" and NEWLINE in text:
+        raise InputError("prompt: has more than one line, but this model writes single lines; give one")
+    tokens = tokenizer.tokens(text)
+    ids = vocabulary.ids(tokens)
+    # In a text of words, <unk> may be written out; it is then what it says.
+    unknown = [i for i in np.flatnonzero(ids == UNK_ID).tolist() if tokenizer.level != "word" or tokens[i] != UNK]
+    if unknown and options.on_unknown == "error":
+        raise InputError(_unknown_symbol(text, tokens, unknown[0], tokenizer))
+    if unknown and options.on_unknown == "skip":
+        ids = np.delete(ids, unknown)
+        tokens = np.delete(np.array(tokens, dtype=object), unknown).tolist()
+    # What was no character on the command line must not stop the output.
+    return Prompt(ids, [token.encode("utf-8", "replace").decode("utf-8") for token in tokens])
+
+
+def _unknown_symbol(text: str, tokens: list[str], number: int, tokenizer: Tokenizer) -> str:
+    """The message on an unknown token: which, where, what to do."""
+    token, place = tokens[number], number
+    if tokenizer.level == "word":
+        place = next(islice(re.finditer(r"\n|\S+", text), number, None)).start()
+        what = f"the word {token!r}"
+    elif tokenizer.level == "byte":
+        what = f"byte 0x{ord(token):02X}"
+    else:
+        # A mark by itself would join the quote before it.
+        shown = ascii(token) if unicodedata.category(token).startswith("M") else repr(token)
+        what = f"{shown} (U+{ord(token):04X}{', ' if (name := unicodedata.name(token, '')) else ''}{name})"
+    line, column = text.count(NEWLINE, 0, place) + 1, place - text.rfind(NEWLINE, 0, place)
+    return (
+        f"prompt: {what} at line {line}, column {column} is not in the model's vocabulary; leave it out, or use "
+        "--on-unknown skip or unk"
+    )
+
+
+def sample(
+    model: NextToken, vocabulary: Vocabulary, tokenizer: Tokenizer, options: SampleOptions
+) -> Iterator[Piece | Sample]:
+    """Draw texts.
+
+    Sample i of a seed is the same whatever the number of samples and of threads.
+
+    Yields:
+        Each sample when it and all before it are finished. A single one that is drawn without ``novel`` and
+        ``beam`` comes in pieces first, which together are its text.
+
+    Raises:
+        InputError: the prompt or the corpus of ``novel`` is at fault, or no novel sample was found.
+        UsageError: ``novel`` with a model of whole files.
+    """
+    if options.novel is not None and tokenizer.sequence == "file":
+        raise UsageError("--novel compares lines or paragraphs, but this model's sequences are whole files")
+    prompt = read_prompt(options, vocabulary, tokenizer)
+    known = None if options.novel is None else KnownSequences(options.novel, vocabulary, tokenizer)
+    start, prompt_nats = _read(model, prompt.ids, vocabulary.start_id)
+    default = LENGTHS.get((tokenizer.sequence, tokenizer.level), LONGEST_SEQUENCE)
+    max_length = options.max_length or default
+
+    def finish(index: int, ids: list[int], log_prob_nats: float, ended: bool, refused: int | None) -> Sample:
+        tokens = prompt.tokens + [vocabulary.symbols[i] for i in ids]
+        return Sample(
+            index=index,
+            text=tokenizer.join(tokens),
+            tokens=tokens,
+            prompt_tokens=len(prompt.tokens),
+            log_prob_nats=prompt_nats + log_prob_nats,
+            prompt_log_prob_nats=prompt_nats,
+            ended="eos" if ended else "length",
+            refused=refused,
+        )
+
+    if options.beam is not None:
+        found = beam_search(
+            model,
+            start,
+            width=options.beam,
+            best=options.count,
+            max_length=max_length,
+            # The end of a whole file right at its begin is likelier than any text of some length.
+            can_end=tokenizer.sequence != "file",
+            allow_unk=options.allow_unk,
+        )
+        for index, hypothesis in enumerate(found):
+            yield finish(index, hypothesis.ids, hypothesis.log_prob_nats, hypothesis.is_finished, None)
+        return
+
+    joiner = Joiner(tokenizer)
+    in_pieces = options.count == 1 and known is None
+    if in_pieces and prompt.tokens:
+        yield Piece("".join(map(joiner.add, prompt.tokens)))
+    waiting: dict[int, Sample | CharlmError] = {}
+    printed = 0
+    prompt_ids = prompt.ids.tolist()
+
+    def refuse(ids: list[int]) -> bool:
+        return known is not None and prompt_ids + ids in known
+
+    events = draw_sequences(
+        model,
+        start,
+        Truncation(options.allow_unk, options.temperature or 1.0, options.top_k, options.top_p),
+        count=options.count,
+        max_length=max_length,
+        seed=None if options.greedy else options.seed,
+        refuse=refuse,
+        attempts=ATTEMPTS,
+    )
+    for event in events:
+        if isinstance(event, int):
+            if in_pieces:
+                yield Piece(joiner.add(vocabulary.symbols[event]))
+            continue
+        if event.refused == ATTEMPTS:
+            waiting[event.index] = InputError(
+                f"{display_name(options.novel or '')}: holds all {ATTEMPTS} draws of sample {event.index + 1}; raise "
+                "--temperature, or leave out --novel"
+            )
+        else:
+            refused = None if known is None else event.refused
+            waiting[event.index] = finish(event.index, event.ids, event.log_prob_nats, event.is_ended, refused)
+        while printed in waiting:
+            result = waiting.pop(printed)
+            if isinstance(result, CharlmError):
+                raise result
+            printed += 1
+            yield result
+
+
+def _read(model: NextToken, ids: Ids, start_id: int) -> tuple[Start, float]:
+    """Let a model read a prompt from the zero state; also the log probability of the prompt, in nats."""
+    state = model.zero_state(1)
+    inputs = np.concatenate([np.array([start_id], dtype=np.int32), ids])
+    log_prob_nats = 0.0
+    for begin in range(0, ids.size, PROMPT_STEPS):
+        targets = ids[begin : begin + PROMPT_STEPS].reshape(-1, 1)
+        log_prob_nats += float(
+            model.log_probs(inputs[begin : begin + targets.size].reshape(-1, 1), targets, state).sum()
+        )
+    state, log_probs = model.step(state, inputs[-1:])
+    return Start(state, log_probs), log_prob_nats

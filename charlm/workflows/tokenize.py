@@ -1,0 +1,194 @@
+"""What ``charlm tokenize`` does: count the tokens of a text, show them, store them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import InputError, UsageError
+from charlm.text import token_file
+from charlm.text.corpus import Corpus, load
+from charlm.text.readers import STDIN, read_lines
+from charlm.text.spool import array_blocks
+from charlm.text.tokenizer import NEWLINE, Tokenizer
+from charlm.text.vocabulary import EOS, EOS_ID, UNK, Vocabulary
+
+VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+NEWLINE_ESCAPE = r"\n"
+ZIP_MAGIC = b"PK\x03\x04"  # how a model (.npz) begins
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The options of a command that reads texts; None for one that was not given."""
+
+    level: str | None = None
+    sequence: str | None = None
+    min_count: int | None = None
+    vocab_size: int | None = None
+    lowercase: bool | None = None
+    normalize: str | None = None
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are spelt on the command line."""
+        return [f"--{name.replace('_', '-')}" for name, value in asdict(self).items() if value is not None]
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer they ask for; UsageError if they contradict each other."""
+        return Tokenizer.from_options(self.level, self.sequence, self.normalize, self.lowercase)
+
+
+def tokenize(
+    paths: Sequence[str],
+    options: TextOptions,
+    *,
+    vocab: str | None = None,
+    output: str | None = None,
+    on_bytes: Callable[[int], object] | None = None,
+) -> Corpus:
+    """Read texts or a token file as one corpus, and perhaps write it as a token file.
+
+    Args:
+        paths: as ``charlm.text.corpus.load`` takes them.
+        options: how to cut them.
+        vocab: a token file, a model or a list of symbols, whose vocabulary to use instead of the text's own.
+        output: the token file to write.
+        on_bytes: called with the number of bytes that were read since the last call.
+
+    Raises:
+        InputError: an input is at fault; nothing was written.
+        CheckpointError: the model is.
+        UsageError: options contradict each other, or ``output`` cannot be written.
+    """
+    if output is not None:
+        token_file.check_writable(output)
+        if any(path != STDIN and _is_same_file(path, output) for path in paths):
+            raise UsageError(f"{output}: is the text itself; choose another name for -o")
+    stored = next((path for path in paths if token_file.is_token_file(path)), None)
+    given = [*options.given(), *(["--vocab"] if vocab is not None else [])]
+    if stored is not None and given:
+        raise UsageError(f"{stored}: is tokenized already; leave out {', '.join(given)}, or give the text itself")
+    tokenizer, vocabulary = options.tokenizer(), None
+    if vocab is not None:
+        tokenizer, vocabulary = read_vocabulary(vocab, options)
+    corpus, _ = load(
+        paths,
+        tokenizer,
+        min_count=options.min_count or 1,
+        vocab_size=options.vocab_size,
+        vocabulary=vocabulary,
+        on_bytes=on_bytes,
+    )
+    if output is not None:
+        token_file.write(output, corpus)
+    return corpus
+
+
+def read_vocabulary(path: str, options: TextOptions) -> tuple[Tokenizer, Vocabulary]:
+    """A vocabulary from a file, and the tokenizer: the file's, if it has one, but for the options given.
+
+    Raises:
+        InputError, CheckpointError: the file is at fault.
+        UsageError: options contradict each other, or limit a vocabulary that is given.
+    """
+    if options.min_count is not None or options.vocab_size is not None:
+        raise UsageError("--vocab gives the vocabulary as it is; leave out --min-count and --vocab-size")
+    if token_file.is_token_file(path):
+        corpus = token_file.read(path)
+        return _with_options(corpus.tokenizer, options), corpus.vocabulary
+    if _is_model(path):
+        # Here, because it brings Numba along, which the other kinds of file do without.
+        from charlm import checkpoint
+        from charlm.workflows.model_files import text_side
+
+        vocabulary, tokenizer = text_side(checkpoint.load(path).header, path)
+        return _with_options(tokenizer, options), vocabulary
+    tokenizer = options.tokenizer()
+    return tokenizer, _listed_vocabulary(path, tokenizer)
+
+
+def _is_model(path: str) -> bool:
+    if path == STDIN or not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+
+
+def _with_options(tokenizer: Tokenizer, options: TextOptions) -> Tokenizer:
+    """A stored tokenizer; if another level is asked for, nothing of it is left to use."""
+    if options.level not in (None, tokenizer.level):
+        return options.tokenizer()
+    return Tokenizer(
+        level=tokenizer.level,
+        sequence=options.sequence or tokenizer.sequence,
+        normalize=options.normalize or tokenizer.normalize,
+        lowercase=tokenizer.lowercase or bool(options.lowercase),
+    )
+
+
+def _listed_vocabulary(path: str, tokenizer: Tokenizer) -> Vocabulary:
+    """A vocabulary from a list of symbols, one a line."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        symbol = NEWLINE if line == NEWLINE_ESCAPE else line
+        if symbol in (UNK, EOS):
+            continue
+        if not symbol or not tokenizer.can_yield(symbol):
+            raise InputError(
+                f"{path}, line {number}: {line!r} is not a token at --level {tokenizer.level}; "
+                r"a list of symbols has one a line, and \n for the newline"
+            )
+        if symbol in lines:
+            raise InputError(f"{path}, line {number}: {line!r} stands in line {lines[symbol]} already")
+        lines[symbol] = number
+    if not lines:
+        raise InputError(f"{path}: holds no symbols; write one a line")
+    return Vocabulary((UNK, EOS, *lines))
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    return Path(path).exists() and Path(other).exists() and Path(path).samefile(other)
+
+
+def describe(corpus: Corpus) -> dict[str, Any]:
+    """The counts and what they were counted in, for a program to read."""
+    return {
+        "files": corpus.names,
+        "sha256": corpus.sha256,
+        **corpus.tokenizer.to_json(),
+        **asdict(corpus.counts),
+        "tokens_with_eos": corpus.tokens.size,
+        "unknown_rate": corpus.counts.unknown_rate,
+        "vocabulary": corpus.vocabulary.size,
+    }
+
+
+def shown_lines(corpus: Corpus) -> Iterator[str]:
+    """The tokens in a form that can be seen, in pieces of text: a line for each sequence, a space between tokens."""
+    shown = [f"{visible(symbol)} " for symbol in corpus.vocabulary.symbols]
+    shown[EOS_ID] = "\n"
+    rest = ""
+    for block in array_blocks(corpus.tokens):
+        # A line ends without the space that follows each token.
+        text = (rest + "".join(map(shown.__getitem__, block.tolist()))).replace(" \n", "\n")
+        rest = " " if text.endswith(" ") else ""
+        yield text.removesuffix(" ")
+
+
+def visible(symbol: str) -> str:
+    """A symbol with a sign or its code point for what could not be seen or would be taken for a sign."""
+    shown = "".join(map(_visible_character, symbol))
+    if unicodedata.category(symbol[0]).startswith("M"):  # it would be drawn onto whatever stands before it
+        return f"U+{ord(symbol[0]):04X}{shown[1:]}"
+    return shown
+
+
+def _visible_character(character: str) -> str:
+    if character in VISIBLE:
+        return VISIBLE[character]
+    if character.isprintable() and character not in VISIBLE.values():
+        return character
+    return f"U+{ord(character):04X}"
