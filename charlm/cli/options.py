@@ -63,7 +63,7 @@ class SectionedCommand(click.Command):
     """A command whose help groups its many options under headings.
 
     Args:
-        sections: heading -> names of parameters, in their order; together all that have a help record.
+        sections: heading -> names of parameters, in their order; those named nowhere close the last section.
     """
 
     def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
@@ -73,7 +73,10 @@ class SectionedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, a heading at a time."""
         parameters = {parameter.name: parameter for parameter in self.get_params(ctx)}
+        last = list(self.sections)[-1]
         for heading, names in self.sections.items():
-            records = [parameters[name].get_help_record(ctx) for name in names]
+            chosen = [parameters.pop(name) for name in names]
+            chosen += parameters.values() if heading == last else []
+            records = [option.get_help_record(ctx) for option in chosen if isinstance(option, click.Option)]
             with formatter.section(heading):
                 formatter.write_dl([record for record in records if record is not None])

@@ -43,41 +43,31 @@ SECTIONS = {
         "epochs", "time_seconds", "patience", "batch_size", "bptt", "optimizer", "lr", "schedule", "warmup",
         "weight_decay", "clip", "clip_mode", "dropout", "variational", "initial_state", "seed", "threads",
     ),
-    "Files and output": ("output", "resume", "init_from", "log", "as_json", "quiet", "help"),
+    "Files and output": ("output", "resume", "init_from", "log", "as_json", "quiet"),
 }  # fmt: skip
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
-class Duration(click.ParamType[float]):
-    """Seconds, written as 90, 90s, 5m or 1h30m."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; a usage error if it is no duration, or none at all."""
-        match = DURATION.fullmatch(str(value))
-        parts = [float(part or 0) for part in match.groups()] if match else [0.0]
-        seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-        if not seconds > 0:
-            self.fail(f"{value!r} is no time; write 90s, 5m or 1h30m", param, ctx)
-        return seconds
+def duration(value: str) -> float:
+    """Seconds, from 90, 90s, 5m or 1h30m."""
+    match = DURATION.fullmatch(value)
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds > 0:
+        raise click.BadParameter(f"{value!r} is no time; write 90s, 5m or 1h30m")
+    return seconds
 
 
-class PositiveRate(click.ParamType[float]):
+def rate(value: str) -> float:
     """A finite number above zero."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number; a usage error for anything else."""
-        try:
-            rate = float(value)
-        except ValueError:
-            rate = 0.0
-        if not 0 < rate < float("inf"):
-            self.fail(f"{value!r} is not a number above 0", param, ctx)
-        return rate
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise click.BadParameter(f"{value!r} is not a number above 0")
+    return number
 
 
 COUNT = click.IntRange(min=1)
@@ -102,12 +92,12 @@ NOT_NEGATIVE = click.FloatRange(min=0, max=1e9)
 @click.option("--embedding-size", type=COUNT, metavar="N", help="Size of a token's vector.")
 @click.option("--tie-weights", is_flag=True, default=None, help="The output's weights are the embedding's.")
 @click.option("--epochs", type=COUNT, metavar="N", help="Passes over the text.")
-@click.option("--time", "time_seconds", type=Duration(), metavar="TIME", help="Train so long: 90s, 5m, 1h30m.")
+@click.option("--time", "time_seconds", type=duration, metavar="TIME", help="Train so long: 90s, 5m, 1h30m.")
 @click.option("--patience", type=COUNT, metavar="N", help="Stop after N validations without a better model.")
 @click.option("--batch-size", type=COUNT, metavar="N", help="Rows of text side by side.")
 @click.option("--bptt", type=COUNT, metavar="N", help="Steps through which the gradient flows back.")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
-@click.option("--lr", type=PositiveRate(), metavar="RATE", help="Learning rate.")
+@click.option("--lr", type=rate, metavar="RATE", help="Learning rate.")
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "plateau", "constant"]),

@@ -82,7 +82,7 @@ class SampleOptions:
                 raise UsageError(f"{name} {number}: must be 1 or more")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise UsageError(
-                f"--temperature {self.temperature:g}: must be above 0; for the likeliest token use --greedy"
+                f"--temperature {self.temperature:g}: must be above 0 and finite; for the likeliest token use --greedy"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError(f"--top-p {self.top_p:g}: must be above 0 and at most 1")

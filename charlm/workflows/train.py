@@ -218,9 +218,9 @@ class _Session:
         checkpoint.save(resume_path(self.request.output), header, state.arrays(), kind=TRAINING_STATE)
 
     def _sample(self) -> str:
-        """A little text of the model's, the same draws each time."""
+        """A little text of the model's."""
         model, vocabulary, tokenizer = self.model, self.train.vocabulary, self.train.tokenizer
-        rng = np.random.default_rng(self.options.seed)
+        rng = np.random.default_rng([self.options.seed, self.trainer.state.progress.step])
         state, token, symbols = model.zero_state(1), vocabulary.start_id, list[str]()
         for _ in range(SAMPLE_TOKENS[tokenizer.level]):
             state, log_probs = model.step(state, np.array([token], np.int32))
