@@ -267,8 +267,9 @@ def mutations(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
             yield f"left part of {text}", changed(position, lambda node: node.left)
             yield f"right part of {text}", changed(position, lambda node: node.right)
         elif isinstance(operation.op, ast.Mult):
-            yield f"1.001 * right part of {text}", changed(
-                position, lambda node: ast.BinOp(node.left, ast.Mult(), times(node.right, 1.001))
+            yield (
+                f"1.001 * right part of {text}",
+                changed(position, lambda node: ast.BinOp(node.left, ast.Mult(), times(node.right, 1.001))),
             )
 
 

@@ -169,9 +169,7 @@ def test_a_run_repeats_whatever_ran_between() -> None:
         losses = [model.loss_and_gradients(problem.batch(), problem.targets) for model in (old, fresh)]
         assert losses[0] == losses[1]
         assert same_bits(old.gradients.flat, fresh.gradients.flat)
-        scores = [
-            model.log_probs(problem.inputs, problem.targets, problem.state_0.copy()) for model in (old, fresh)
-        ]
+        scores = [model.log_probs(problem.inputs, problem.targets, problem.state_0.copy()) for model in (old, fresh)]
         assert same_bits(*scores)
 
 
@@ -199,9 +197,7 @@ def test_twelve_steps_are_three_times_four(name: str, activation: str) -> None:
 def test_a_step_agrees_with_log_probs_and_with_the_reference(name: str) -> None:
     problem = model_problem(name, first_activation(name))
     zeros = np.zeros_like(problem.initial)
-    logits, last = network.forward(
-        problem.parameters, problem.inputs, problem.state_0, zeros, problem.reference_config
-    )
+    logits, last = network.forward(problem.parameters, problem.inputs, problem.state_0, zeros, problem.reference_config)
     expected = network.log_softmax(logits)
     model, state = problem.model(), problem.state_0
     scored_state = problem.state_0.copy()
@@ -280,9 +276,7 @@ def test_inference_sees_every_change_of_the_weights(whole_table: int, monkeypatc
                 strict=True,
             ):  # fmt: skip
                 assert same_bits(found, wanted)
-            scores = [
-                m.log_probs(problem.inputs, problem.targets, problem.state_0.copy()) for m in (model, fresh)
-            ]
+            scores = [m.log_probs(problem.inputs, problem.targets, problem.state_0.copy()) for m in (model, fresh)]
             assert same_bits(*scores)
 
     compare()
@@ -314,9 +308,7 @@ def test_a_nan_stays_visible() -> None:
 @pytest.mark.parametrize("name", cells.names())
 def test_the_loss_at_the_start_is_near_that_of_equal_chances(name: str, tied: bool) -> None:
     symbols, size, steps, rows = 50, 64, 20, 8
-    config = LanguageModelConfig(
-        symbols, size if tied else 16, size, 2, name, first_activation(name), tie_weights=tied
-    )
+    config = LanguageModelConfig(symbols, size if tied else 16, size, 2, name, first_activation(name), tie_weights=tied)
     model, rng = LanguageModel(config, dtype=np.float64), np.random.default_rng(0)
     model.initialise(rng)
     inputs, targets = rng.integers(0, symbols, (2, steps, rows)).astype(np.int32)

@@ -138,6 +138,12 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         list(read_lines("-"))
 
 
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="is closed"):
+        list(read_lines("-"))
+
+
 def test_lines_of_a_pipe_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
     class Pipe(io.RawIOBase):
         """Gives a line when asked, and counts how often it was asked."""

@@ -119,13 +119,14 @@ def sample(
     is_plain = not (log_prob or as_json)
     if is_plain and request.count > 1 and (tokenizer.level, tokenizer.sequence) == ("byte", "file"):
         raise click.UsageError("nothing would separate the samples of this model, which may hold any byte; use --json.")
-    if request.is_random and seed is None and sys.stderr.isatty():
-        click.echo(f"--seed {request.seed}", err=True)
-
     output = _Output(tokenizer, raw)
+    tells_seed = request.is_random and seed is None and sys.stderr.isatty()
     in_pieces = False
     refused = 0
     for event in run(loaded.model, loaded.vocabulary, tokenizer, request):
+        if tells_seed:  # not before: the prompt may have been refused
+            tells_seed = False
+            click.echo(f"--seed {request.seed} repeats this", err=True)
         if isinstance(event, Piece):
             if is_plain:
                 in_pieces = True

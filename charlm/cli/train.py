@@ -14,11 +14,10 @@ import click
 
 from charlm.cli.options import SectionedCommand, cell_names, text_options
 from charlm.cli.progress import announce_compilation
+from charlm.cli.training_view import TrainingView
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from charlm.cli.training_view import TrainingView
 
 EPILOG = """\b
 Examples:
@@ -143,7 +142,6 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     )
     announce_compilation()
 
-    from charlm.cli.training_view import TrainingView
     from charlm.workflows.train import run
 
     view = TrainingView(quiet=quiet)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
-from charlm.training.loop import StepDone, Trainer, Validated
 from charlm.units import nats_to_bits, perplexity
-from charlm.workflows.train import TrainResult
-from charlm.workflows.train_plan import Plan, TrainRequest, resume_path
+
+if TYPE_CHECKING:
+    from charlm.training.loop import StepDone, Trainer, Validated
+    from charlm.workflows.train import TrainResult
+    from charlm.workflows.train_plan import Plan, TrainRequest
 
 REFRESH_STEPS_PER_SECOND = 10
 SAMPLE_LINES, SAMPLE_WIDTH = 4, 100
@@ -60,6 +61,8 @@ class TrainingView:
 
     def begin(self, plan: Plan, trainer: Trainer) -> None:
         """Show the plan, start the bar."""
+        from tqdm import tqdm
+
         self.show_loss = unit_of(plan.train.tokenizer.level)
         if self.quiet:
             return
@@ -137,6 +140,8 @@ class TrainingView:
 
     def finished(self, result: TrainResult, request: TrainRequest) -> None:
         """The end, and what to do next."""
+        from charlm.workflows.train_plan import resume_path
+
         if self.bar is not None:
             self.bar.close()
         output = shlex.quote(request.output)

@@ -74,6 +74,8 @@ def read_lines(path: str, *, encoding: Literal["utf-8", "latin-1"] = "utf-8") ->
 
 def _open(path: str) -> AbstractContextManager[BinaryIO]:
     if path == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input is closed; name a file instead of -")
         return nullcontext(sys.stdin.buffer)  # left open: it is not ours
     if path.endswith(".gz"):
         return cast("AbstractContextManager[BinaryIO]", gzip.open(path, "rb"))

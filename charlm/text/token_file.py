@@ -124,13 +124,13 @@ def read(path: str) -> Corpus:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError("the header is of another format")
         schema = header.get("schema")
-        if type(schema) is int and schema > SCHEMA:
+        if type(schema) is not int or schema < 1:
+            raise ValueError("the header does not say its schema")
+        if schema > SCHEMA:
             raise InputError(
                 f"{path}: written by charlm {header.get('charlm')} in a newer form ({schema}, not {SCHEMA}); "
                 "update charlm"
             )
-        if schema != SCHEMA:
-            raise ValueError("the header does not say its schema")
         return _corpus(path, header, start, length_bytes)
     except (ValueError, RecursionError) as error:
         is_syntax = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)

@@ -26,7 +26,7 @@ from charlm.training.state import Progress, TrainingState, Window
 DROPOUT_DRAWS, STATE_DRAWS = 1, 2  # streams of random numbers, each seeded by (seed, step, stream)
 RANDOM_STATE_SIZE = 0.1  # standard deviation of a random initial state
 SNAPSHOT_STEPS = 200  # between the states in memory to which a divergence goes back
-EXPLODED = 2.0  # times the loss of guessing (ln V), plus 1 nat: a loss above it is a divergence
+EXPLODED = 2.0  # times the loss of guessing (ln V) or the first loss, plus 1 nat: above it is a divergence
 ROLLBACKS = 8  # then give up
 SMOOTHING = 0.98
 
@@ -56,7 +56,7 @@ class RolledBack:
     """After a divergence: the state is an older one, and the rate lower."""
 
     reason: str
-    chunk: Chunk
+    chunk: Chunk | None  # the text at fault; None if a validation found the fault
     step: int
     back_to_step: int
     lr: float
@@ -115,30 +115,50 @@ class Trainer:
             TrainingError: it diverged again and again.
         """
         self._snapshot = self._record()
+        newer = None  # a snapshot to be, once a loss shows that its weights are good
         clock = time.perf_counter()
         chunks = self._chunks()
         while True:
             reason = self._end()
-            if reason:
-                if self.state.progress.interval.steps:
-                    yield self._validate()
+            chunk: Chunk | None = None
+            event: Event
+            if self._validation_due(reason):
+                fault, event = self._validate()
+                if not fault:
+                    yield event
+                    newer = self._record()
+                    if event.valid_nats is not None and not self._exploded(event.valid_nats):
+                        self._snapshot, newer = newer, None
+                    continue
+            elif reason:
                 yield Finished(reason)
                 return
-            chunk = next(chunks)
-            fault, event = self._step(chunk)
-            now = time.perf_counter()
-            self.state.progress.seconds += now - clock
-            clock = now
-            if fault:
-                yield self._roll_back(fault, chunk)
-                chunks = self._chunks()
-                continue
-            yield event
-            if self.state.progress.step % self.options.valid_interval == 0:
-                yield self._validate()
-                self._snapshot = self._record()
-            elif self.state.progress.step % SNAPSHOT_STEPS == 0:
-                self._snapshot = self._record()
+            else:
+                chunk = next(chunks)
+                fault, event = self._step(chunk)
+                now = time.perf_counter()
+                self.state.progress.seconds += now - clock
+                clock = now
+                if not fault:
+                    self._snapshot, newer = newer or self._snapshot, None
+                    yield event
+                    if self.state.progress.step % SNAPSHOT_STEPS == 0:
+                        newer = self._record()
+                    continue
+            yield from self._roll_back(fault, chunk)
+            newer, chunks = None, self._chunks()
+
+    def _validation_due(self, end: str | None) -> bool:
+        """Whether to validate before anything else: at the end, at intervals within an epoch, and after each epoch.
+
+        If an interval is longer than an epoch, only where an interval ends. So an epoch that ends a training is
+        validated as it would be in the middle of a longer one.
+        """
+        progress, interval = self.state.progress, self.options.valid_interval
+        if not progress.interval.steps:
+            return False
+        place = progress.chunk if interval < self.batches.steps_per_epoch else progress.step
+        return end is not None or place % interval == 0
 
     def _end(self) -> str | None:
         """Why the training is over, if it is."""
@@ -178,7 +198,7 @@ class Trainer:
         ]
         return Batch(chunk.inputs, state.carried, initial, masks, self._threshold)
 
-    def _step(self, chunk: Chunk) -> tuple[str | None, StepDone]:
+    def _step(self, chunk: Chunk) -> tuple[str, StepDone]:
         """One step; a reason if it diverged, and then the parameters are as they were."""
         model, progress, options = self.model, self.state.progress, self.options
         factor = rate_factor(options.schedule, progress.step, options.warmup, self.done())
@@ -186,6 +206,8 @@ class Trainer:
         loss_nats = model.loss_and_gradients(self._batch(chunk), chunk.targets)
         norm = gradient_norm(model.gradients.flat, model.team)
         mean_nats = loss_nats / max(1, chunk.predicted)
+        if progress.first_nats is None and math.isfinite(mean_nats):
+            progress.first_nats = mean_nats
         fault = self._fault(mean_nats, norm)
         scale, clipped = 1.0, False
         if not fault:
@@ -197,6 +219,7 @@ class Trainer:
             if progress.chunk == self.batches.steps_per_epoch:
                 progress.epoch, progress.chunk = progress.epoch + 1, 0
             progress.tokens += chunk.predicted
+            progress.lr, progress.grad_norm = rate, norm
             old = mean_nats if progress.smoothed_nats is None else progress.smoothed_nats
             progress.smoothed_nats = SMOOTHING * old + (1 - SMOOTHING) * mean_nats
             for window in (progress.log, progress.interval):
@@ -206,35 +229,44 @@ class Trainer:
                 window.clipped += clipped
         return fault, StepDone(mean_nats, chunk.predicted, norm, clipped, rate)
 
-    def _fault(self, mean_nats: float, norm: float) -> str | None:
+    def _fault(self, mean_nats: float, norm: float) -> str:
         if not math.isfinite(mean_nats):
             return f"the loss is {mean_nats}"
         if not math.isfinite(norm):
             return f"the gradient's norm is {norm}"
-        if mean_nats > EXPLODED * math.log(self.model.config.vocabulary_size) + 1:
-            return f"the loss exploded to {mean_nats:.3g} nats a token"
-        return None
+        return f"the loss exploded to {mean_nats:.3g} nats a token" if self._exploded(mean_nats) else ""
+
+    def _exploded(self, mean_nats: float) -> bool:
+        # The first loss is of weights that training has not touched; it is high if they come from another text.
+        usual_nats = max(math.log(self.model.config.vocabulary_size), self.state.progress.first_nats or 0.0)
+        return mean_nats > EXPLODED * usual_nats + 1
 
     def _record(self) -> tuple[dict[str, Array], dict[str, object]]:
         return self.state.arrays(), self.state.progress.to_json()
 
-    def _roll_back(self, reason: str, chunk: Chunk) -> RolledBack:
+    def _roll_back(self, reason: str, chunk: Chunk | None) -> Iterator[Event]:
         """Go back to the last good state and lower the rate, the more the oftener: by 2, 4, 8 ..."""
         now = self.state.progress
-        if now.rollbacks >= ROLLBACKS:
-            raise TrainingError(
-                f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates; "
-                "the best model so far is in place: start anew with a lower --lr or a smaller --clip"
-            )
         arrays, numbers = self._snapshot
         progress = Progress.from_json(numbers)
         progress.seconds, progress.rollbacks = now.seconds, now.rollbacks + 1
         progress.rollback_factor = now.rollback_factor * 0.5**progress.rollbacks
         self.state.restore(arrays, progress)
         self.model.changed()
+        if now.rollbacks >= ROLLBACKS:
+            yield from self._give_up(f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates")
         self._snapshot = self._record()
         lr = self.options.lr * progress.rollback_factor
-        return RolledBack(reason, chunk, now.step + 1, progress.step, lr)
+        yield RolledBack(reason, chunk, now.step + 1, progress.step, lr)
+
+    def _give_up(self, reason: str) -> Iterator[Event]:
+        """Nothing of the last good state is lost: it may be the best so far."""
+        if self.state.progress.interval.steps:
+            fault, event = self._validate()
+            if not fault:
+                yield event
+        place = "no model was written" if self.state.progress.best_nats is None else "the best model is in place"
+        raise TrainingError(f"{reason}; {place}: begin anew with a lower --lr or a smaller --clip")
 
     def validation_nats(self) -> float:
         """The mean loss per token of the validation text."""
@@ -247,12 +279,18 @@ class Trainer:
             tokens += chunk.predicted
         return total_nats / tokens
 
-    def _validate(self) -> Validated:
+    def _validate(self) -> tuple[str, Validated]:
+        """Validate; a reason if the weights turn out to be no good, and then nothing is changed."""
         progress = self.state.progress
         train_nats = progress.interval.nats_per_token
         valid_nats = self.validation_nats() if self._validation else None
         judged = train_nats if valid_nats is None else valid_nats
         improved = progress.best_nats is None or judged < progress.best_nats
+        event = Validated(train_nats, valid_nats, improved)
+        if not math.isfinite(judged):
+            return f"the validation loss is {judged}", event
+        if not self.state.is_finite():
+            return "the weights are no longer finite", event
         if improved:
             progress.best_nats, progress.best_step, progress.unimproved = judged, progress.step, 0
         else:
@@ -270,4 +308,4 @@ class Trainer:
             }
         )
         progress.interval = Window()
-        return Validated(train_nats, valid_nats, improved)
+        return "", event

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,30 @@ class TrainingOptions:
     patience: int | None = None
     valid_interval: int = 1000
     seed: int = 0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingOptions:
+        """What ``asdict`` made of some options.
+
+        Raises:
+            ValueError: fields are missing, unknown, or of the wrong type.
+        """
+        check_fields(cls, values, "training options")
+        return cls(**values)
+
+
+def check_fields(kind: type[Any], values: Mapping[str, Any], what: str) -> None:
+    """Compare values with the names and types of a dataclass's fields; those of other types pass.
+
+    Raises:
+        ValueError: half a line.
+    """
+    if set(values) != {field.name for field in fields(kind)}:
+        raise ValueError(f"its {what} have other fields than this version knows")
+    for field in fields(kind):
+        name, _, optional = str(field.type).partition(" | ")
+        value = values[field.name]
+        if name not in KINDS or (optional and value is None):
+            continue
+        if not isinstance(value, KINDS[name]) or (isinstance(value, bool) and name != "bool"):
+            raise ValueError(f"its {what} are malformed ({field.name})")

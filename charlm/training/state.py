@@ -6,7 +6,7 @@ Nothing random is kept: every draw follows from the seed and the number of the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from charlm.models.parameters import Array, Parameters
 from charlm.training.optimiser import Optimiser
+from charlm.training.options import check_fields
 
 
 @dataclass
@@ -41,7 +42,9 @@ class Progress:
         halvings: by the plateau schedule. ``rollback_factor``: what is left of the rate after divergences.
         best_nats: the least validation loss (training loss, if there is no validation) per token; None before.
         unimproved: validations since then.
+        first_nats: training loss per token before the weights were changed; None before the first step.
         smoothed_nats: running mean of the training loss; None before the first step.
+        lr, grad_norm: of the last step; None before the first.
         history: a record for each validation.
     """
 
@@ -56,7 +59,10 @@ class Progress:
     best_nats: float | None = None
     best_step: int = 0
     unimproved: int = 0
+    first_nats: float | None = None
     smoothed_nats: float | None = None
+    lr: float | None = None
+    grad_norm: float | None = None
     log: Window = field(default_factory=Window)
     interval: Window = field(default_factory=Window)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -72,18 +78,16 @@ class Progress:
         Raises:
             ValueError: fields are missing, unknown, or of the wrong type.
         """
-        if set(values) != {f.name for f in fields(cls)}:
-            raise ValueError("its progress has other fields than this version knows")
-        try:
-            rest = {**values, "log": Window(**values["log"]), "interval": Window(**values["interval"])}
-        except TypeError:
-            raise ValueError("its progress is malformed") from None
-        result = cls(**rest)
-        for f in fields(cls):
-            kinds = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}.get(str(f.type))
-            if kinds and (not isinstance(values[f.name], kinds) or isinstance(values[f.name], bool)):
-                raise ValueError(f"its progress is malformed ({f.name})")
-        return result
+        check_fields(cls, values, "numbers")
+        windows = {}
+        for name in ("log", "interval"):
+            if not isinstance(values[name], dict):
+                raise ValueError(f"its numbers are malformed ({name})")
+            check_fields(Window, values[name], "numbers")
+            windows[name] = Window(**values[name])
+        if not isinstance(values["history"], list):
+            raise ValueError("its numbers are malformed (history)")
+        return cls(**{**values, **windows})
 
 
 @dataclass
@@ -108,6 +112,11 @@ class TrainingState:
         shapes = {f"parameters/{path}": shape for path, shape in self.parameters.shapes.items()}
         shapes |= {f"optimiser/{moment}": flat.shape for moment, flat in self.optimiser.moments.items()}
         return shapes | {"carried": self.carried.shape}
+
+    def is_finite(self) -> bool:
+        """Whether all arrays hold numbers, neither NaN nor infinity."""
+        arrays = (self.parameters.flat, *self.optimiser.moments.values(), self.carried)
+        return all(bool(np.isfinite(array).all()) for array in arrays)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], progress: Progress) -> None:
         """Go back, or on, to a state that `arrays` and `Progress.to_json` have recorded."""

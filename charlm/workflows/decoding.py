@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import CheckpointError
 from charlm.text.vocabulary import EOS_ID, UNK_ID
 
 Ids = NDArray[np.int32]
@@ -181,6 +183,8 @@ def draw_sequences(
         staying: list[int] = []
         new: list[Drawing] = []
         for place, (row, token, nats) in enumerate(zip(rows, tokens.tolist(), token_nats.tolist(), strict=True)):
+            if math.isnan(nats):
+                raise _not_a_number()
             row.log_prob_nats += nats
             row.is_ended = token == EOS_ID
             if not row.is_ended:
@@ -258,8 +262,13 @@ def beam_search(
     state, log_probs = start.state, start.log_probs
     scores = np.zeros(1)  # of each unfinished continuation, (W,)
     ids: Ids = np.zeros((1, 0), dtype=np.int32)  # (W, tokens so far)
-    for length in range(max_length + 1):
+    rows = np.zeros(1, dtype=np.intp)  # which of the last ones each continues, (W,)
+    for length in range(max_length + can_end):
+        if length:
+            state, log_probs = model.step(np.take(state, rows, axis=ROWS), ids[:, -1].copy())
         totals = scores[:, None] + log_probs
+        if np.isnan(totals).any():
+            raise _not_a_number()
         if can_end:
             least = finished[-1].log_prob_nats if len(finished) == best else -np.inf
             ends = enumerate(totals[:, EOS_ID].tolist())
@@ -278,8 +287,6 @@ def beam_search(
         rows, tokens = np.divmod(chosen, totals.shape[1])
         scores = totals[rows, tokens]
         ids = np.column_stack([ids[rows], tokens]).astype(np.int32)
-        if length + 1 < max_length or can_end:
-            state, log_probs = model.step(np.take(state, rows, axis=ROWS), ids[:, -1].copy())
     seen = [found.ids for found in finished]
     cut_short = zip(ids.tolist(), scores.tolist(), strict=True)
     return (finished + [Hypothesis(row, score, False) for row, score in cut_short if row not in seen])[:best]
@@ -290,3 +297,7 @@ def _largest(values: Nats, count: int) -> NDArray[np.intp]:
     least = -np.inf if count >= values.size else np.partition(values, values.size - count)[values.size - count]
     places = np.flatnonzero((values >= least) & (values > -np.inf))
     return places[np.argsort(-values[places], kind="stable")][:count]
+
+
+def _not_a_number() -> CheckpointError:
+    return CheckpointError("the model's probabilities are not numbers (NaN); train it again, with a lower --lr")

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CharlmError, InputError, UsageError
+from charlm.errors import InputError, UsageError
 from charlm.text import corpus
 from charlm.text.readers import display_name, read_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary
-from charlm.workflows.decoding import Ids, NextToken, Start, Truncation, beam_search, draw_sequences
+from charlm.workflows.decoding import Drawing, Ids, NextToken, Start, Truncation, beam_search, draw_sequences
 
 ATTEMPTS = 100  # draws of one sample that --novel may refuse
 PROMPT_STEPS = 256  # of a prompt that the model reads at once
@@ -250,83 +250,97 @@ def sample(
     Raises:
         InputError: the prompt or the corpus of ``novel`` is at fault, or no novel sample was found.
         UsageError: ``novel`` with a model of whole files.
+        CheckpointError: the model's probabilities are no numbers.
     """
     if options.novel is not None and tokenizer.sequence == "file":
         raise UsageError("--novel compares lines or paragraphs, but this model's sequences are whole files")
     prompt = read_prompt(options, vocabulary, tokenizer)
     known = None if options.novel is None else KnownSequences(options.novel, vocabulary, tokenizer)
     start, prompt_nats = _read(model, prompt.ids, vocabulary.start_id)
-    default = LENGTHS.get((tokenizer.sequence, tokenizer.level), LONGEST_SEQUENCE)
-    max_length = options.max_length or default
+    texts = _Texts(vocabulary, tokenizer, prompt, prompt_nats)
+    if options.beam is None:
+        yield from _draw(model, start, options, texts, known)
+        return
+    found = beam_search(
+        model,
+        start,
+        width=options.beam,
+        best=options.count,
+        max_length=options.max_length or texts.default_length,
+        # The end of a whole file right at its begin is likelier than any text of some length.
+        can_end=tokenizer.sequence != "file",
+        allow_unk=options.allow_unk,
+    )
+    for index, hypothesis in enumerate(found):
+        yield texts.sample(index, hypothesis.ids, hypothesis.log_prob_nats, hypothesis.is_finished)
 
-    def finish(index: int, ids: list[int], log_prob_nats: float, ended: bool, refused: int | None) -> Sample:
-        tokens = prompt.tokens + [vocabulary.symbols[i] for i in ids]
+
+@dataclass(frozen=True)
+class _Texts:
+    """Turns what was drawn after a prompt into texts."""
+
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    prompt: Prompt
+    prompt_nats: float
+
+    @property
+    def default_length(self) -> int:
+        """The most tokens to draw, if the user does not say."""
+        return LENGTHS.get((self.tokenizer.sequence, self.tokenizer.level), LONGEST_SEQUENCE)
+
+    def sample(self, index: int, ids: list[int], nats: float, is_ended: bool, refused: int | None = None) -> Sample:
+        """A sample of these drawn tokens, whose log probability after the prompt is ``nats``."""
+        tokens = self.prompt.tokens + [self.vocabulary.symbols[i] for i in ids]
         return Sample(
             index=index,
-            text=tokenizer.join(tokens),
+            text=self.tokenizer.join(tokens),
             tokens=tokens,
-            prompt_tokens=len(prompt.tokens),
-            log_prob_nats=prompt_nats + log_prob_nats,
-            prompt_log_prob_nats=prompt_nats,
-            ended="eos" if ended else "length",
+            prompt_tokens=len(self.prompt.tokens),
+            log_prob_nats=self.prompt_nats + nats,
+            prompt_log_prob_nats=self.prompt_nats,
+            ended="eos" if is_ended else "length",
             refused=refused,
         )
 
-    if options.beam is not None:
-        found = beam_search(
-            model,
-            start,
-            width=options.beam,
-            best=options.count,
-            max_length=max_length,
-            # The end of a whole file right at its begin is likelier than any text of some length.
-            can_end=tokenizer.sequence != "file",
-            allow_unk=options.allow_unk,
-        )
-        for index, hypothesis in enumerate(found):
-            yield finish(index, hypothesis.ids, hypothesis.log_prob_nats, hypothesis.is_finished, None)
-        return
 
-    joiner = Joiner(tokenizer)
+def _draw(
+    model: NextToken, start: Start, options: SampleOptions, texts: _Texts, known: KnownSequences | None
+) -> Iterator[Piece | Sample]:
+    """The samples of random draws, or the greedy one, in the order of their numbers."""
+    joiner = Joiner(texts.tokenizer)
     in_pieces = options.count == 1 and known is None
-    if in_pieces and prompt.tokens:
-        yield Piece("".join(map(joiner.add, prompt.tokens)))
-    waiting: dict[int, Sample | CharlmError] = {}
-    printed = 0
-    prompt_ids = prompt.ids.tolist()
-
-    def refuse(ids: list[int]) -> bool:
-        return known is not None and prompt_ids + ids in known
-
+    if in_pieces and texts.prompt.tokens:
+        yield Piece("".join(map(joiner.add, texts.prompt.tokens)))
+    prompt_ids = texts.prompt.ids.tolist()
     events = draw_sequences(
         model,
         start,
         Truncation(options.allow_unk, options.temperature or 1.0, options.top_k, options.top_p),
         count=options.count,
-        max_length=max_length,
+        max_length=options.max_length or texts.default_length,
         seed=None if options.greedy else options.seed,
-        refuse=refuse,
+        refuse=lambda ids: known is not None and prompt_ids + ids in known,
         attempts=ATTEMPTS,
     )
+    waiting: dict[int, Drawing] = {}
+    finished = 0
     for event in events:
         if isinstance(event, int):
             if in_pieces:
-                yield Piece(joiner.add(vocabulary.symbols[event]))
+                yield Piece(joiner.add(texts.vocabulary.symbols[event]))
             continue
-        if event.refused == ATTEMPTS:
-            waiting[event.index] = InputError(
-                f"{display_name(options.novel or '')}: holds all {ATTEMPTS} draws of sample {event.index + 1}; raise "
-                "--temperature, or leave out --novel"
-            )
-        else:
-            refused = None if known is None else event.refused
-            waiting[event.index] = finish(event.index, event.ids, event.log_prob_nats, event.is_ended, refused)
-        while printed in waiting:
-            result = waiting.pop(printed)
-            if isinstance(result, CharlmError):
-                raise result
-            printed += 1
-            yield result
+        waiting[event.index] = event
+        while finished in waiting:
+            row = waiting.pop(finished)
+            if row.refused == ATTEMPTS:
+                raise InputError(
+                    f"{display_name(options.novel or '')}: holds all {ATTEMPTS} draws of sample {row.index + 1}; "
+                    "raise --temperature, or leave out --novel"
+                )
+            refused = None if known is None else row.refused
+            yield texts.sample(row.index, row.ids, row.log_prob_nats, row.is_ended, refused)
+            finished += 1
 
 
 def _read(model: NextToken, ids: Ids, start_id: int) -> tuple[Start, float]:

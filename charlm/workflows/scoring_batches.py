@@ -1,22 +1,193 @@
-"""Many sequences through a model side by side, within a bounded memory.
+"""A text becomes windows of lines, as tokens; the sequences of a window go through a model side by side.
 
 Sequences are laid end to end and dealt to at most ``LANES`` lanes, the rows of a batch. Within a lane a sequence's
 first input resets the state, so nothing of one sequence reaches the next, and no lane is padded but at its end.
+Memory is bounded: by a window of the text, by a pass of the model.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import InputError
+from charlm.text.readers import BYTE_ORDER_MARK, read_blocks
+from charlm.text.tokenizer import NEWLINE, Tokenizer
+from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary, code_points
+
+Encoding = Literal["utf-8", "latin-1"]
 Ids = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 Nats = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+# Of a window. More tokens than a pass takes, so that the lanes of its batches are full.
+WINDOW_LINES = 4096
+WINDOW_CHARACTERS = 1 << 18
 
 LANES = 64  # sequences side by side
 STEPS = 256  # of a pass; a longer lane is continued in the next, with its state
 PASS_FLOATS = 1 << 24  # of a pass: its logits, and what the layers keep
+
+
+@dataclass(frozen=True)
+class Text:
+    """Lines as tokens, laid end to end; after each line its newline, or EOS where it is the last of its sequence.
+
+    Attributes:
+        lines: as they were given.
+        numbers: of the lines, from 1.
+        tokens: (M,), the cleaned text's; the newline where the id is EOS.
+        ids: (M,).
+        line_ends: where in these each line's newline stands.
+        sequence_ends: where sequences end, exclusive.
+    """
+
+    lines: Sequence[str]
+    numbers: Sequence[int]
+    tokens: Sequence[str]
+    ids: Ids
+    line_ends: Places
+    sequence_ends: Places
+
+    @property
+    def unknown(self) -> Mask:
+        """Which tokens the model takes for ``<unk>``, (M,)."""
+        return np.equal(self.ids, UNK_ID)
+
+    @property
+    def foreign(self) -> Mask:
+        """Which tokens are not in the vocabulary, (M,); the word ``<unk>`` is."""
+        foreign = self.unknown
+        if not isinstance(self.tokens, str):  # of characters, none is that word
+            for place in np.flatnonzero(foreign).tolist():
+                foreign[place] = self.tokens[place] != UNK
+        return foreign
+
+    def line_of(self, place: int) -> tuple[int, int]:
+        """In which of ``lines`` a token stands, and as which of its tokens; both from 0."""
+        line = int(np.searchsorted(self.line_ends, place))
+        return line, place - (int(self.line_ends[line - 1]) + 1 if line else 0)
+
+
+def encode(
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer,
+    lines: Sequence[str],
+    numbers: Sequence[int],
+    closes: Sequence[bool] | None = None,
+) -> Text:
+    """Clean and tokenize lines.
+
+    Args:
+        lines: at least one.
+        numbers: of the lines, from 1.
+        closes: whether each line is the last of its sequence; None if all are.
+    """
+    cleaned = tokenizer.clean(NEWLINE.join(lines)) + NEWLINE
+    tokens: Sequence[str] = cleaned
+    if tokenizer.level == "word":
+        words = [[*line.split(), NEWLINE] for line in cleaned[:-1].split(NEWLINE)]
+        tokens = [word for line in words for word in line]
+        ids = vocabulary.ids(tokens)
+        line_ends = np.cumsum([len(line) for line in words]) - 1
+    else:
+        ids = vocabulary.encode_characters(cleaned)
+        line_ends = np.flatnonzero(code_points(cleaned) == ord(NEWLINE))
+    last = line_ends if closes is None else line_ends[np.array(closes, dtype=bool)]
+    ids[last] = EOS_ID
+    return Text(lines, numbers, tokens, ids, line_ends, last + 1)
+
+
+def column(line: str, index: int, tokenizer: Tokenizer) -> int:
+    """Where a line's token number ``index`` begins in the line as it was given, in characters from 1."""
+    cleaned = tokenizer.clean(line)
+    if tokenizer.level == "word":
+        starts = [match.start() for match in re.finditer(r"\S+", cleaned)]
+        index = starts[index] if index < len(starts) else len(cleaned)
+    if cleaned == line:
+        return index + 1
+    # One after the longest beginning of the line that, cleaned, does not reach the token.
+    return bisect_right(range(1, len(line) + 1), index, key=lambda size: len(tokenizer.clean(line[:size]))) + 1
+
+
+def line_windows(path: str, encoding: Encoding) -> Iterator[list[str]]:
+    """The lines of a text in windows, of which none waits for more of the input than has come.
+
+    Raises:
+        InputError: the text is at fault; the lines before the fault have been given.
+    """
+    for lines in _line_blocks(path, encoding):
+        first = characters = 0
+        for last, line in enumerate(lines, start=1):
+            characters += len(line) + 1
+            if characters >= WINDOW_CHARACTERS or last - first >= WINDOW_LINES:
+                yield lines[first:last]
+                first, characters = last, 0
+        if first < len(lines):
+            yield lines[first:]
+
+
+def _line_blocks(path: str, encoding: Encoding) -> Iterator[list[str]]:
+    """The lines of a text, as many at once as come; where it is damaged, first those before the damage."""
+    line_ends = (b"\n", b"\r") if encoding == "utf-8" else (b"\n",)
+    unread = bytearray()  # bytes whose lines have not been given yet
+    try:
+        for block in read_blocks(path, encoding=encoding, observe=unread.extend):
+            # A block ends with a line's end, but not with a CR that may be half of a CR LF.
+            del unread[: 1 + max(unread.rfind(end, 0, len(unread) - (end == b"\r")) for end in line_ends)]
+            yield block.removesuffix(NEWLINE).split(NEWLINE)
+    except InputError:
+        sound = _sound_text(bytes(unread), encoding)
+        if sound:
+            yield sound.removesuffix(NEWLINE).split(NEWLINE)
+        raise
+
+
+def _sound_text(data: bytes, encoding: Encoding) -> str:
+    """The whole lines of a text before what is wrong with it; empty if there are none."""
+    if encoding == "latin-1":
+        return data[: data.rfind(b"\n") + 1].decode(encoding)
+    data = data.split(b"\0")[0]
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError as error:
+        data = data[: error.start]
+    data = data[: 1 + max(data.rfind(b"\n"), data.rfind(b"\r"))]
+    text = data.decode(encoding).removeprefix(BYTE_ORDER_MARK)
+    return text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
+
+
+def paragraph_windows(
+    windows: Iterator[list[str]], is_blank: Callable[[str], bool]
+) -> Iterator[tuple[list[str], list[int], list[bool]]]:
+    """Lines that are not blank, their numbers, and whether each ends a paragraph; whole paragraphs at a time."""
+    lines: list[str] = []
+    numbers: list[int] = []
+    closes: list[bool] = []
+    number = characters = 0
+    for window in windows:
+        for line in window:
+            number += 1
+            if not is_blank(line):
+                lines.append(line)
+                numbers.append(number)
+                closes.append(False)
+                characters += len(line)
+            elif lines:
+                closes[-1] = True
+                if characters >= WINDOW_CHARACTERS or len(lines) >= WINDOW_LINES:
+                    yield lines, numbers, closes
+                    lines, numbers, closes, characters = [], [], [], 0
+    if lines:
+        closes[-1] = True
+        yield lines, numbers, closes
 
 
 class ScoringModel(Protocol):
@@ -29,12 +200,13 @@ class ScoringModel(Protocol):
         """The log probability of each target, (T, N), nats; ``state`` is replaced by that after the last step."""
 
 
-def score_sequences(model: ScoringModel, size: int, targets: Ids, ends: NDArray[np.int64]) -> Nats:
+def score_sequences(model: ScoringModel, size: int, targets: Ids, ends: Places) -> Nats:
     """The log probability of each token of sequences that are laid end to end.
 
     Args:
+        model: scores them.
         size: V, which is also the id that begins a sequence.
-        targets: (M,), the tokens of all sequences.
+        targets: (M,), the tokens of all sequences, none of which is empty.
         ends: where each sequence ends in ``targets``, exclusive; rising, the last is M.
 
     Returns:
@@ -47,7 +219,7 @@ def score_sequences(model: ScoringModel, size: int, targets: Ids, ends: NDArray[
     inputs[0] = size
     inputs[ends[:-1]] = size
     lanes = max(1, min(LANES, ends.size, PASS_FLOATS // _floats_per_token(model, size)))
-    # Lane k begins with the first sequence that ends beyond k / lanes of the tokens.
+    # Each lane ends with the sequence that reaches its share of the tokens.
     shares = np.arange(1, lanes) * targets.size // lanes
     borders = np.unique(np.concatenate(([0], ends[np.searchsorted(ends, shares)], [targets.size])))
     return _run(model, size, inputs, targets, borders, model.zero_state(borders.size - 1))
@@ -57,6 +229,7 @@ class OpenSequence:
     """One sequence that comes in pieces.
 
     Args:
+        model: scores it.
         size: V, which is also the id that begins a sequence.
     """
 
@@ -81,13 +254,14 @@ def _floats_per_token(model: ScoringModel, size: int) -> int:
     return size + 10 * int(model.zero_state(1).size)
 
 
-def _run(
-    model: ScoringModel, size: int, inputs: Ids, targets: Ids, borders: NDArray[np.int64], state: NDArray[Any]
-) -> Nats:
+def _run(model: ScoringModel, size: int, inputs: Ids, targets: Ids, borders: Places, state: NDArray[Any]) -> Nats:
     """Take all lanes through the model, a pass after the other; those at their end drop out.
 
     Args:
-        inputs, targets: (M,).
+        model: scores them.
+        size: V.
+        inputs: (M,).
+        targets: (M,).
         borders: (N + 1,), where lanes begin and end.
         state: (L, S, N, H) before the first step; that of a single lane is replaced.
     """

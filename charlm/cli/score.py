@@ -1,0 +1,211 @@
+"""``charlm score``."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from charlm.cli.progress import announce_compilation
+from charlm.units import LOG_BASES, from_nats
+
+if TYPE_CHECKING:
+    from charlm.workflows.score import Sentence, Summary, Token
+
+EPILOG = """\b
+Examples:
+  charlm score model.npz test.txt                a line of scores for each line, then what it was in all
+  charlm score model.npz test.txt --per corpus   only the latter: cross entropy, perplexity, bits per character
+  echo "the apple and pear salad" | charlm score model.npz --per token --log-base 2
+  charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the likeliest of several hypotheses
+
+--per sentence prints four columns with tabs between: log_prob, tokens, unknowns, text. A line of output answers each
+line of input, empty ones too, in order. tokens counts the end of the line, which is scored as well: log_prob / tokens
+compares lines of different length. text is the line as it was given, without its line end.
+
+--per token prints five: line, position in the line (both from 1), token, log_prob, unknown (1 or 0). The end of a line
+is the token <eos>. A space is shown as ␣, a tab as ⇥, other invisible characters as U+XXXX.
+
+--per corpus prints only the summary, which the other two print on stderr. It cuts the text into sequences as the
+model's training text was cut: a model of paragraphs scores whole paragraphs, and blank lines lie between them; a model
+of files scores the whole text as one sequence. With --per sentence and --per token each line is a sequence of its own
+for every model. A model of lines gives the same summary in all three ways; blank lines count, though train skips them.
+
+Nothing of one line reaches the next: a line's score depends neither on the other lines nor on their order.
+
+In the summary, tokens are what was scored, ends of sequences included; perplexity excluding unknowns leaves them out
+of both the sum and the count. Characters and words are those of the text as it was given: characters are code points
+(bytes for a model of bytes) and one for each line's end, words what whitespace separates. So models of characters and
+words compare.
+
+--exclude-unk leaves unknown tokens out of the columns log_prob and tokens; --per token then shows NA (in JSON null)
+for their log_prob. The summary does not change. --on-unknown skip changes the sequence itself: the model does not see
+the token. Either way the column unknowns, and the summary, count them. The word <unk> in a text is the model's own
+symbol: it counts as unknown, but is no error and is not skipped.
+
+--json prints an object a line, with the columns' names as keys, and one for the summary with the keys sentences,
+tokens, unknowns, characters, words, log_prob_nats, nats_per_token, bits_per_token, bits_per_character, bits_per_word,
+perplexity, perplexity_excluding_unknowns. A number that does not exist or is infinite is null. The bytes of a model of
+bytes are U+0000 to U+00FF there; in columns the text is written as the bytes it was.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model", metavar="MODEL")
+@click.argument("text", metavar="[TEXT]", default="-")
+@click.option(
+    "--per",
+    type=click.Choice(["sentence", "token", "corpus"]),
+    default="sentence",
+    help="Print a line for each line of the text, a line for each token, or only the summary.",
+)
+@click.option(
+    "--log-base",
+    "base",
+    type=click.Choice(list(LOG_BASES)),
+    default="e",
+    help="Of log_prob: nats, bits, or as n-gram tools have it. The summary names its units.",
+)
+@click.option("--exclude-unk", "exclude", is_flag=True, help="Leave what unknown tokens cost out of log_prob.")
+@click.option(
+    "--on-unknown",
+    type=click.Choice(["unk", "error", "skip"]),
+    default="unk",
+    help="Score a token that the model does not know as <unk>, stop there, or leave it out of the text.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many to use.  [default: all cores]")
+def score(
+    model: str,
+    text: str,
+    per: str,
+    base: str,
+    exclude: bool,
+    on_unknown: str,
+    as_json: bool,
+    threads: int | None,
+) -> None:
+    """Say how probable a model finds each line of a text.
+
+    MODEL is a file that train wrote. TEXT is a UTF-8 text (for a model of bytes any file), one that is packed with
+    gzip (.gz), or - for standard input, which is the default.
+    """
+    # Here, not above: with them --help would take ten times as long.
+    from tqdm import tqdm
+
+    from charlm.workflows.model_files import load_model
+    from charlm.workflows.score import Scorer
+
+    announce_compilation()
+    loaded = load_model(model, threads)
+    if text == "-" and sys.stdin.isatty():
+        click.echo("reading lines from the terminal, up to Ctrl-D", err=True)
+    # A bar would cut through lines that go to the same terminal. disable=None: none unless stderr is a terminal.
+    bar = tqdm(
+        unit=" lines", unit_scale=True, leave=False, delay=1,
+        disable=True if per != "corpus" and sys.stdout.isatty() else None,
+    )  # fmt: skip
+    scorer = Scorer(
+        loaded,
+        on_unknown=on_unknown,
+        exclude_unknowns=exclude,
+        warn=lambda message: bar.write(f"charlm: warning: {message}", file=sys.stderr),
+    )
+    with bar:
+        if per == "sentence":
+            encoding = "latin-1" if loaded.tokenizer.level == "byte" and not as_json else "utf-8"
+            for sentences in scorer.sentences(text):
+                _write(_sentence_objects(sentences, base) if as_json else _sentence_rows(sentences, base), encoding)
+                bar.update(len(sentences))
+        elif per == "token":
+            for tokens in scorer.tokens(text):
+                _write(_token_objects(tokens, base) if as_json else _token_rows(tokens, base))
+                bar.update(tokens[-1].line - bar.n if tokens else 0)
+        else:
+            for lines in scorer.corpus(text):
+                bar.update(lines)
+    summary = json.dumps(_finite(scorer.summary.to_json())) if as_json else _table(scorer.summary)
+    click.echo(summary, err=per != "corpus")
+
+
+def _write(lines: Iterable[str], encoding: str = "utf-8") -> None:
+    """Write a window's lines at once, so that whoever reads a pipe has them."""
+    sys.stdout.buffer.write("".join(lines).encode(encoding))
+    sys.stdout.buffer.flush()
+
+
+def _sentence_rows(sentences: list[Sentence], base: str) -> Iterable[str]:
+    for nats, tokens, unknowns, text in sentences:
+        yield f"{_number(nats, base)}\t{tokens}\t{unknowns}\t{text}\n"
+
+
+def _sentence_objects(sentences: list[Sentence], base: str) -> Iterable[str]:
+    for nats, tokens, unknowns, text in sentences:
+        yield _object({"log_prob": from_nats(nats, base), "tokens": tokens, "unknowns": unknowns, "text": text})
+
+
+def _token_rows(tokens: list[Token], base: str) -> Iterable[str]:
+    from charlm.workflows.tokenize import visible
+
+    shown = {symbol: visible(symbol) for symbol in {token.symbol for token in tokens}}
+    for line, position, symbol, nats, unknown in tokens:
+        yield f"{line}\t{position}\t{shown[symbol]}\t{_number(nats, base)}\t{unknown:d}\n"
+
+
+def _token_objects(tokens: list[Token], base: str) -> Iterable[str]:
+    for line, position, symbol, nats, unknown in tokens:
+        log_prob = None if nats is None else from_nats(nats, base)
+        yield _object({"line": line, "position": position, "token": symbol, "log_prob": log_prob, "unknown": unknown})
+
+
+def _object(values: dict[str, Any]) -> str:
+    return json.dumps(_finite(values), ensure_ascii=False) + "\n"
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, None for what JSON cannot hold."""
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[key] = None
+    return values
+
+
+def _number(nats: float | None, base: str) -> str:
+    """A log probability as a column shows it."""
+    if nats is None:
+        return "NA"
+    shown = f"{from_nats(nats, base):.6f}"
+    return "0.000000" if shown == "-0.000000" else shown
+
+
+def _table(summary: Summary) -> str:
+    """The summary in aligned columns: name, number, unit or remark."""
+    empty = f"{summary.empty:,} of them empty" if summary.empty else ""
+    skipped = summary.unknowns - summary.unknown_tokens
+    share = f"{summary.unknowns / (summary.tokens + skipped):.2%} of the tokens" if summary.unknowns else ""
+    if skipped:
+        share += f", {skipped:,} of them skipped"
+    rows = [
+        ("sentences", f"{summary.sentences:,}", empty),
+        ("tokens", f"{summary.tokens:,}", f"{summary.tokens - summary.sentences:,} without the ends of sentences"),
+        ("unknowns", f"{summary.unknowns:,}", share),
+        ("characters", f"{summary.characters:,}", "one for each line's end included"),
+        ("words", f"{summary.words:,}", ""),
+        ("log probability", _figure(summary.log_prob_nats), "nats"),
+        ("cross entropy", _figure(summary.nats_per(summary.tokens)), "nats per token"),
+        ("", _figure(summary.bits_per(summary.tokens)), "bits per token"),
+        ("", _figure(summary.bits_per(summary.characters)), "bits per character"),
+        ("", _figure(summary.bits_per(summary.words)), "bits per word"),
+        ("perplexity", _figure(summary.perplexity), "per token, including unknowns"),
+        ("", _figure(summary.perplexity_excluding_unknowns), "per token, excluding unknowns"),
+    ]
+    width = max(len(number) for _, number, _ in rows)
+    return "\n".join(f"{name:<17}{number:>{width}}  {remark}".rstrip() for name, number, remark in rows)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value + 0.0:,.4f}"

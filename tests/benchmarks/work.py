@@ -1,0 +1,79 @@
+"""What both sides of a comparison share: the rows of work, the tokens, the clock. Imports numpy alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_LENGTH = 100  # tokens a step of a sampling row draws, for each stream
+CLIP_NORM = 1.0
+RATE = 1e-3
+BETAS = (0.9, 0.99)
+TRAIN, SAMPLE, SCORE = "train", "sample", "score"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a kind of work and its sizes. The embedding is as wide as the hidden layer."""
+
+    kind: str
+    cell: str
+    layers: int
+    size: int  # H, and E
+    rows: int  # N: sequences side by side
+    steps: int  # T: of a step of the work
+    symbols: int  # V
+
+    @property
+    def name(self) -> str:
+        words = f", words V {self.symbols:,}" if self.symbols > 1000 else ""
+        sizes = f"{self.cell} {self.layers} x {self.size}{words}"
+        if self.kind == SAMPLE:
+            return f"sample {sizes}, {self.rows} stream{'s' * (self.rows > 1)}"
+        return f"{self.kind} {sizes}, N {self.rows}, T {self.steps}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step of the work."""
+        return self.rows * self.steps
+
+
+ROWS = [
+    Row(TRAIN, "lstm", 1, 128, 50, 50, 65),
+    Row(TRAIN, "lstm", 2, 128, 50, 50, 65),
+    Row(TRAIN, "lstm", 2, 256, 64, 100, 65),
+    Row(TRAIN, "lstm", 2, 512, 64, 100, 65),
+    Row(TRAIN, "gru", 2, 128, 50, 50, 65),
+    Row(TRAIN, "gru", 2, 512, 64, 100, 65),
+    Row(TRAIN, "rnn", 2, 128, 50, 50, 65),
+    Row(TRAIN, "lstm", 2, 200, 20, 35, 10_000),
+    Row(TRAIN, "lstm", 2, 650, 20, 35, 10_000),
+    Row(SAMPLE, "lstm", 2, 128, 1, SAMPLE_LENGTH, 65),
+    Row(SAMPLE, "lstm", 2, 512, 1, SAMPLE_LENGTH, 65),
+    Row(SAMPLE, "lstm", 2, 128, 64, SAMPLE_LENGTH, 65),
+    Row(SCORE, "lstm", 2, 128, 64, 64, 65),
+]
+
+
+def tokens(row: Row, chunks: int = 4) -> NDArray[np.int64]:
+    """Ids that fall off as words and letters do, p ~ 1 / (rank + 2.7), (chunks, T + 1, N); the same on both sides."""
+    weights = 1 / (np.arange(row.symbols) + 2.7)
+    edges = np.cumsum(weights / weights.sum())[:-1]
+    uniforms = np.random.default_rng(1).random((chunks, row.steps + 1, row.rows))
+    return np.searchsorted(edges, uniforms).astype(np.int64)
+
+
+def measure(step: Callable[[], object], seconds: float, least: int = 2) -> float:
+    """Seconds of one step: the mean over at least ``least`` steps and ``seconds``."""
+    begin = time.perf_counter()
+    count = 0
+    while True:
+        step()
+        count += 1
+        elapsed = time.perf_counter() - begin
+        if elapsed >= seconds and count >= least:
+            return elapsed / count

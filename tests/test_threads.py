@@ -1,0 +1,152 @@
+"""The team of threads, and how many cores there are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from charlm.engine import threads
+from charlm.engine.threads import Team, available_cores, share
+
+
+@pytest.fixture(params=[1, 2, 3, 5])
+def team(request: pytest.FixtureRequest) -> Iterator[Team]:
+    made = Team(request.param)
+    yield made
+    made.close()
+
+
+def test_every_part_runs_once_in_each_run(team: Team) -> None:
+    for _ in range(200):
+        seen: list[tuple[int, int]] = []
+        team.run(lambda part, parts, seen=seen: seen.append((part, parts)))  # type: ignore[misc]
+        assert sorted(seen) == [(part, team.threads) for part in range(team.threads)]
+
+
+def test_the_parts_run_at_once_and_the_caller_is_part_0(team: Team) -> None:
+    """Each part waits for all others: parts that ran one after another would never end."""
+    barrier, runners = threading.Barrier(team.threads), {}
+
+    def task(part: int, parts: int) -> None:
+        runners[part] = threading.get_ident()
+        barrier.wait(timeout=30)
+
+    team.run(task)
+    assert runners[0] == threading.get_ident()
+    assert len(set(runners.values())) == team.threads
+
+
+def test_run_returns_when_all_parts_are_done() -> None:
+    team, done, late = Team(2), [], threading.Event()
+
+    def task(part: int, parts: int) -> None:
+        if part == 0:
+            late.set()
+        else:
+            late.wait(timeout=30)  # part 0 has finished by then
+        done.append(part)
+
+    team.run(task)
+    assert sorted(done) == [0, 1]
+    team.close()
+
+
+def test_an_exception_of_any_part_is_raised_after_all_are_done(team: Team) -> None:
+    for failing in range(team.threads):
+        done = []
+
+        def task(part: int, parts: int, failing: int = failing, done: list[int] = done) -> None:
+            if part == failing:
+                raise ValueError(f"part {part}")
+            done.append(part)
+
+        with pytest.raises(ValueError, match=f"part {failing}"):
+            team.run(task)
+        assert sorted(done) == [part for part in range(team.threads) if part != failing]
+        after: list[int] = []
+        team.run(lambda part, parts, after=after: after.append(part))  # type: ignore[misc]
+        assert sorted(after) == list(range(team.threads)), "an old exception must not come back"
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs a signal to a thread")
+def test_an_interrupt_is_raised_after_all_are_done() -> None:
+    """Ctrl-C while the caller waits: what is saved then must not be written to by a part that still runs."""
+    team, main, done = Team(2), threading.get_ident(), []
+
+    def task(part: int, parts: int) -> None:
+        if part == 1:
+            time.sleep(0.05)  # the caller waits by now
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.2)
+            done.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        team.run(task)
+    assert done == [1]
+    team.close()
+
+
+def test_close_ends_the_threads() -> None:
+    before = threading.active_count()
+    team = Team(4)
+    assert threading.active_count() == before + 3
+    team.close()
+    assert threading.active_count() == before
+    team.close()
+    seen = []
+    team.run(lambda part, parts: seen.append((part, parts)))
+    assert seen == [(0, 1)]
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 64, 1001])
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+def test_shares_cover_everything_once_and_are_nearly_equal(total: int, parts: int) -> None:
+    pieces = [share(total, part, parts) for part in range(parts)]
+    assert [i for first, last in pieces for i in range(first, last)] == list(range(total))
+    sizes = [last - first for first, last in pieces]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2.0),
+        ({"cpu.max": "50000 100000\n"}, 0.5),
+        ({"cpu.max": "max 100000\n"}, float("inf")),
+        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, float("inf")),
+        ({"cpu/cpu.cfs_quota_us": "150000\n"}, float("inf")),
+        ({"cpu.max": ""}, float("inf")),
+        ({"cpu.max": "garbage 100000"}, float("inf")),
+        ({"cpu.max": "100000 0"}, float("inf")),
+        ({"cpu.max": "100000"}, float("inf")),
+        ({}, float("inf")),
+    ],
+)
+def test_the_quota_of_a_container(files: dict[str, str], cores: float, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert threads._quota(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(0.5, 1), (1.0, 1), (2.9, 2), (float("inf"), 6)])
+def test_available_cores(quota: float, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(threads, "_quota", lambda: quota)
+    assert available_cores() == cores
+
+
+def test_available_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(threads, "_quota", lambda: float("inf"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert available_cores() == 5
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
