@@ -10,29 +10,27 @@ for it. ``numpy.load(path)`` opens the file too.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm import __version__
+from charlm import __version__, files
 from charlm.errors import CheckpointError
+from charlm.files import PathLike
 
 FORMAT = "charlm-model"
 SCHEMA = 1
 
 Arrays = dict[str, NDArray[Any]]
-PathLike = str | os.PathLike[str]
 T = TypeVar("T")
 
 HEADER = "header"
@@ -97,7 +95,7 @@ class Checkpoint:
 
 
 def save(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, kind: str = "model") -> None:
-    """Write a checkpoint beside ``path`` and rename it over ``path``: it is there whole or not at all.
+    """Write a checkpoint, which is there whole or not at all: see ``charlm.files``.
 
     The same header and arrays give the same bytes.
 
@@ -110,8 +108,8 @@ def save(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str, NDArray
         kind: what the file is for: "model" or "training-state".
 
     Raises:
-        CheckpointError: the file cannot be written, or an array holds NaN or infinity. The old file is
-            untouched and nothing is left beside it.
+        CheckpointError: an array holds NaN or infinity, or the header is too long.
+        OutputError: the file cannot be written. In either case the old one is untouched.
         ValueError: a name, a dtype or the header is not as described: the caller's mistake.
     """
     members: Arrays = {}
@@ -130,11 +128,7 @@ def save(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str, NDArray
     if len(text) > HEADER_LIMIT_BYTES:
         what = f"not written, the header takes {len(text):,} bytes of {HEADER_LIMIT_BYTES:,} allowed"
         raise _error(path, what, "use a smaller vocabulary (--vocab-size or --min-count)")
-    with (
-        _one_line_errors(path),
-        _written_beside(_target(path)) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
-    ):
+    with files.replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {HEADER: np.frombuffer(text, dtype=np.uint8), **members}.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: the same content gives the same bytes
             member.create_system = 3  # on every system the same
@@ -205,18 +199,6 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, tupl
             raise _error(path, f"array {name!r} has shape {found}, its configuration asks for {tuple(shape)}")
 
 
-def check_writable(path: PathLike) -> None:
-    """Find out before long work whether a checkpoint can be written to ``path``, by writing beside it.
-
-    Raises:
-        CheckpointError: the folder is missing or not writable, or ``path`` is not a plain, writable file.
-    """
-    with _one_line_errors(path):
-        temporary, file = _create_beside(_target(path))
-        file.close()
-        temporary.unlink()
-
-
 # ---- messages ----
 
 
@@ -240,70 +222,6 @@ def _compare_names(path: PathLike, found: set[str], expected: set[str], who: str
         if names:
             others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise _error(path, f"array {_brief(min(names))}{others} {what}")
-
-
-# ---- writing ----
-
-
-def _target(path: PathLike) -> Path:
-    """The file that ``path`` stands for, symbolic links followed; raise if it cannot be replaced."""
-    target = Path(os.path.realpath(path))
-    try:
-        mode = target.stat().st_mode
-    except FileNotFoundError:
-        if not target.parent.is_dir():
-            raise _error(path, f"there is no folder {str(target.parent)!r}", "create it first") from None
-        mode = stat.S_IFDIR if os.fspath(path).endswith(os.sep) else stat.S_IFREG
-    else:
-        if stat.S_ISREG(mode) and not os.access(target, os.W_OK):
-            raise _error(path, "is write-protected", "make it writable or use another name")
-    if stat.S_ISDIR(mode):
-        raise _error(path, "is a folder", "add a file name, such as model.npz")
-    if not stat.S_ISREG(mode):  # to rename over a device such as /dev/null would destroy it
-        raise _error(path, "is not a plain file", "name one, such as model.npz")
-    return target
-
-
-def _create_beside(target: Path) -> tuple[Path, IO[bytes]]:
-    """A new hidden file in the folder of ``target``, with the permissions that ``target`` has, if any."""
-    temporary = target.parent / f".charlm-{os.urandom(6).hex()}.tmp"
-    file = open(temporary, "xb")  # noqa: SIM115 -- the caller closes it
-    with contextlib.suppress(OSError):
-        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-    return temporary, file
-
-
-@contextlib.contextmanager
-def _written_beside(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which replaces ``target`` at the end, or vanishes if anything fails."""
-    temporary, file = _create_beside(target)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut after the rename could leave an empty file
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The rename too should survive a power cut. Not every file system synchronises folders, and the file is
-    # complete either way.
-    with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextlib.contextmanager
-def _one_line_errors(path: PathLike) -> Iterator[None]:
-    """Turn the operating system's errors in writing ``path`` into a CheckpointError."""
-    try:
-        yield
-    except OSError as error:
-        remedy = "free some space, or write to another folder"
-        raise _error(path, f"cannot be written ({error.strerror or error})", remedy) from None
 
 
 # ---- reading ----

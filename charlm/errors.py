@@ -20,6 +20,10 @@ class CheckpointError(CharlmError):
     """A model file is missing, damaged, foreign, or from a newer version."""
 
 
+class OutputError(CharlmError):
+    """A file cannot be written."""
+
+
 class TrainingError(CharlmError):
     """Training cannot go on; the best model so far is in place."""
 

@@ -20,6 +20,7 @@ MODULES = {
 # A part of the house may import from itself and from any floor below, not from its neighbours.
 FLOORS = [
     {"charlm.units", "charlm.errors"},
+    {"charlm.files"},
     {"charlm.engine"},
     {"charlm.models", "charlm.text", "charlm.checkpoint"},
     {"charlm.training"},
@@ -98,6 +99,9 @@ def test_every_module_has_its_floor(module: str) -> None:
         ("charlm.checkpoint", "from charlm.text.vocabulary import Vocabulary"),
         ("charlm.text.corpus", "import charlm.workflows"),
         ("charlm.units", "from charlm.errors import InputError"),
+        ("charlm.errors", "from charlm import files"),
+        ("charlm.files", "from charlm.engine import threads"),
+        ("charlm.files", "from charlm import checkpoint"),
         ("charlm", "from charlm.engine import math"),
         ("charlm.training.loop", "import numba"),
         ("charlm.models.language", "from numba.core import types"),
@@ -140,6 +144,18 @@ def modules_after(statements: str) -> set[str]:
     code = f"import atexit, json, sys\n{at_exit}\n{statements}"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(json.loads(result.stderr))
+
+
+def test_files_needs_the_standard_library_and_errors_only() -> None:
+    foreign = {name for name in imports_of("charlm.files") if name.split(".")[0] not in sys.stdlib_module_names}
+    assert foreign == {"charlm.errors"}
+
+
+def test_tokenize_does_without_the_engine() -> None:
+    """Numba takes longer to load than a text to be counted; a model's vocabulary needs none of it."""
+    loaded = modules_after("import charlm.workflows.tokenize")
+    assert "charlm.workflows.text_side" in loaded
+    assert not {name for name in loaded if name.split(".")[0] == "numba" or name.startswith("charlm.engine")}
 
 
 @pytest.mark.parametrize("argument", ["--help", "-h", "--version"])

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 import charlm
 from charlm.cli.main import COMMANDS, main
-from charlm.errors import CharlmError, CheckpointError, InputError, TrainingError, UsageError
+from charlm.errors import CharlmError, CheckpointError, InputError, OutputError, TrainingError, UsageError
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,6 +96,7 @@ def test_every_command_that_is_there_is_listed(runner: CliRunner, path: Path) ->
         (CharlmError("a; do b"), 1, "a; do b"),
         (InputError("names.txt:3: a; do b"), 1, "names.txt:3: a; do b"),
         (CheckpointError("m.npz: a"), 1, "m.npz: a"),
+        (OutputError("m.npz: a; do b"), 1, "m.npz: a; do b"),
         (TrainingError("a"), 1, "a"),
         (UsageError("--a contradicts --b"), 2, "--a contradicts --b"),
         (click.UsageError("--a contradicts --b"), 2, "--a contradicts --b"),

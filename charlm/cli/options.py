@@ -33,7 +33,7 @@ def text_options(command: F) -> F:
             "--min-count",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Tokens seen fewer than N times are <unk>.  [default: 1]",
+            help="Tokens seen fewer than N times are <unk>.  [default: 2 for words, else 1]",
         ),
         click.option(
             "--vocab-size",

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  charlm score model.npz test.txt                a line of scores for each line, then what it was in all
-  charlm score model.npz test.txt --per corpus   only the latter: cross entropy, perplexity, bits per character
+  charlm score model.npz test.txt                a line of scores for each line, then a summary
+  charlm score model.npz test.txt --per corpus   only that: perplexity, bits per character ...
   echo "the apple and pear salad" | charlm score model.npz --per token --log-base 2
-  charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the likeliest of several hypotheses
+  charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the likeliest hypothesis
 
 --per sentence prints four columns with tabs between: log_prob, tokens, unknowns, text. A line of output answers each
 line of input, empty ones too, in order. tokens counts the end of the line, which is scored as well: log_prob / tokens

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   charlm tokenize names.txt                     what is in the text
-  charlm tokenize book.txt --level word --min-count 2 -o book.tokens
+  charlm tokenize book.txt --level word --min-count 3 -o book.tokens
   charlm tokenize new.txt --vocab book.tokens   how much of it that vocabulary lacks
   head -3 names.txt | charlm tokenize - --show  the tokens themselves
 

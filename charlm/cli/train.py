@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
 import re
 import shlex
 import signal
@@ -69,8 +72,20 @@ def rate(value: str) -> float:
     return number
 
 
+class Number(click.FloatRange):
+    """A range that does not let NaN pass, which is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number that ``value`` spells."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
 COUNT = click.IntRange(min=1)
-NOT_NEGATIVE = click.FloatRange(min=0, max=1e9)
+SIZE = click.IntRange(1, 1 << 20)  # as much as a reader of models takes
+NOT_NEGATIVE = Number(min=0, max=1e9)
 
 
 @click.command(cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
@@ -80,15 +95,15 @@ NOT_NEGATIVE = click.FloatRange(min=0, max=1e9)
 @click.option("--valid", multiple=True, metavar="FILE", help="Validate on this text; may be given several times.")
 @click.option(
     "--valid-frac",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=Number(min=0, max=1, max_open=True),
     metavar="F",
     help="Hold this part of the text out: every tenth line for 0.1, of a file the tail.  [default: 0.1]",
 )
 @click.option("--cell", type=click.Choice(cell_names()), help="The recurrent cell.  [default: lstm]")
 @click.option("--activation", type=click.Choice(["tanh", "relu"]), help="Of --cell rnn.  [default: tanh]")
-@click.option("--hidden-size", type=COUNT, metavar="N", help="Units in each layer.")
+@click.option("--hidden-size", type=SIZE, metavar="N", help="Units in each layer.")
 @click.option("--num-layers", type=click.IntRange(1, 64), metavar="N", help="Layers, one upon another.")
-@click.option("--embedding-size", type=COUNT, metavar="N", help="Size of a token's vector.")
+@click.option("--embedding-size", type=SIZE, metavar="N", help="Size of a token's vector.")
 @click.option("--tie-weights", is_flag=True, default=None, help="The output's weights are the embedding's.")
 @click.option("--epochs", type=COUNT, metavar="N", help="Passes over the text.")
 @click.option("--time", "time_seconds", type=duration, metavar="TIME", help="Train so long: 90s, 5m, 1h30m.")
@@ -113,7 +128,7 @@ NOT_NEGATIVE = click.FloatRange(min=0, max=1e9)
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(min=0, max=0.95),
+    type=Number(min=0, max=0.95),
     metavar="P",
     help="Drop outputs of layers with this probability, rounded to 1/256.",
 )
@@ -140,7 +155,8 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
         command=shlex.join(["charlm", *sys.argv[1:]]),
         **given,
     )
-    announce_compilation()
+    if not quiet:
+        announce_compilation()
 
     from charlm.workflows.train import run
 
@@ -156,7 +172,7 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
 
 
 class _Signals:
-    """While training: the first SIGINT or SIGTERM asks for a stop, the second stops at once."""
+    """The first SIGINT or SIGTERM while training asks for a stop, the second, or one before, stops at once."""
 
     def __init__(self, view: TrainingView) -> None:
         self.view = view
@@ -171,7 +187,9 @@ class _Signals:
             signal.signal(number, handler)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.view.signal:
-            raise KeyboardInterrupt
+        if self.view.signal or not self.view.begun:
+            raise SystemExit(128 + number)
         self.view.signal = number
-        self.view.message("stopping after this step; again to stop at once, without saving")
+        # Not through the stream, in whose middle the signal may have come.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\ncharlm: stopping after this step; again to stop at once, without saving\n")

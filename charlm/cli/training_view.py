@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -33,11 +34,13 @@ class TrainingView:
 
     Attributes:
         signal: the number of the signal that asked for a stop, 0 before.
+        begun: whether there is something to be saved.
     """
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.signal = 0
+        self.begun = False
         self.bar: Any = None
         self.valid = ""
 
@@ -51,7 +54,8 @@ class TrainingView:
     def _line(self, text: str) -> None:
         if self.bar is not None and not self.bar.disable:
             self.bar.clear()
-        click.echo(text, err=True)
+        with contextlib.suppress(OSError):  # whoever listened has gone; the training goes on
+            click.echo(text, err=True)
         if self.bar is not None and not self.bar.disable:
             self.bar.refresh()
 
@@ -63,6 +67,7 @@ class TrainingView:
         """Show the plan, start the bar."""
         from tqdm import tqdm
 
+        self.begun = True
         self.show_loss = unit_of(plan.train.tokenizer.level)
         if self.quiet:
             return
@@ -77,7 +82,7 @@ class TrainingView:
             mininterval=1 / REFRESH_STEPS_PER_SECOND,
             leave=False,
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
 
     def _show_plan(self, plan: Plan, trainer: Trainer) -> None:
@@ -147,10 +152,11 @@ class TrainingView:
         output = shlex.quote(request.output)
         if result.interrupted:
             corpus = " ".join(shlex.quote(name) for name in request.corpus)
-            valid = "".join(f" --valid {shlex.quote(name)}" for name in request.valid)
+            more = [f" --valid {shlex.quote(name)}" for name in request.valid]
+            more += [f" --log {shlex.quote(request.log)}"] if request.log else []
             self.message(
                 f"stopped at step {result.steps:,} ({result.reason}); saved in {resume_path(request.output)}. "
-                f"Go on with: charlm train {corpus}{valid} -o {output} --resume"
+                f"Go on with: charlm train {corpus}{''.join(more)} -o {output} --resume"
             )
             return
         if self.quiet:

@@ -78,7 +78,9 @@ def cache_folder() -> Path | None:
     if home != "~":
         candidates.append(Path(home) / ".cache")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    candidates.append(Path(tempfile.gettempdir()) / f"charlm-{user}")
+    shared = Path(tempfile.gettempdir()) / f"charlm-{user}"  # its own parent is everybody's: it must be private too
+    if _private_folder(shared):
+        candidates.append(shared)
     return next((root / name for root in candidates if _private_folder(root / name)), None)
 
 

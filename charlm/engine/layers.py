@@ -169,7 +169,7 @@ def cross_entropy(logits: Any, targets: Any, losses_nats: Any, scale: float, low
                 continue
             logit = row[target]
             largest, total = _exp_row(row, partial)
-            losses_nats[t, n] = math.log(total) + (largest - logit)
+            losses_nats[t, n] = math.log(total) + (np.float64(largest) - np.float64(logit))
             factor = logits.dtype.type(scale / total)
             for j in range(row.size):
                 row[j] *= factor
@@ -192,7 +192,7 @@ def target_log_probs(logits: Any, targets: Any, log_probs: Any, low: int, high: 
             if targets[t, n] >= 0:
                 logit = logits[t, n, targets[t, n]]
                 largest, total = _exp_row(logits[t, n], partial)
-                log_probs[t, n] = (logit - largest) - math.log(total)
+                log_probs[t, n] = (np.float64(logit) - np.float64(largest)) - math.log(total)
 
 
 @kernel
@@ -208,6 +208,6 @@ def log_softmax(logits: Any, log_probs: Any, low: int, high: int) -> None:
         for j in range(logits.shape[2]):
             log_probs[n, j] = logits[0, n, j]
         largest, total = _exp_row(logits[0, n], partial)
-        log_total = largest + math.log(total)
+        log_total = math.log(total)
         for j in range(logits.shape[2]):
-            log_probs[n, j] -= log_total
+            log_probs[n, j] = (log_probs[n, j] - largest) - log_total

@@ -24,7 +24,8 @@ ROWS = 6
 VECTORS = 4 if VECTOR_REGISTERS >= 32 else 2  # 6 x 4 sums + 4 of the panel + 1 broadcast of 32; 6 x 2 + 2 + 1 of 16
 K_BLOCK = 512  # rows of a panel used in one go: 128 KB of float32, which stays in the second-level cache
 A_BLOCK = 1 << 16  # numbers of the left-hand matrix used in one go, for the same reason
-OUTER_BLOCK = 128  # rows summed in one go by `accumulate_outer`: a packed panel then fits the first-level cache
+PADDING = 16  # numbers between packed rows: a stride of a power of two would map them all to the same cache lines
+OUTER_BLOCK = 192  # rows summed in one go by `accumulate_outer`: a packed panel then fits the first-level cache
 
 ZERO, ADD, BIAS = 0, 1, 2  # what a product starts from: nothing, the result's old value, a row of biases
 
@@ -386,20 +387,18 @@ def accumulate_outer(
     with_sum = row_sum.size > 0 and (by_panel or part == 0)
     steps_here = max(1, OUTER_BLOCK // rows)
     a_flat, b_flat = a.reshape(a.size), b.reshape(b.size)
-    a_packed = np.empty((tiles, steps_here * rows, ROWS), b.dtype)
+    first_m, last_m = first_tile * ROWS, min(last_tile * ROWS, m)
+    a_row = last_m - first_m + PADDING
+    a_packed = np.empty(steps_here * rows * a_row, b.dtype)
     b_packed = np.empty(steps_here * rows * width, b.dtype)
     for first_step in range(0, steps, steps_here):
         last_step = min(first_step + steps_here, steps)
         k_total = (last_step - first_step) * rows
-        for i in range(first_tile, last_tile):
-            height = min(ROWS, m - i * ROWS)
-            k = 0
-            for s in range(first_step, last_step):
-                for r in range(rows):
-                    source = a_start + s * a_step + r * m + i * ROWS
-                    for j in range(height):
-                        a_packed[i, k, j] = a_flat[source + j]
-                    k += 1
+        for k in range(k_total):
+            source = a_start + (first_step + k // rows) * a_step + k % rows * m
+            inputs, row = a_flat[source + first_m : source + last_m], a_packed[k * a_row : (k + 1) * a_row]
+            for j in range(inputs.size):
+                row[j] = inputs[j]
         for panel in range(first_panel, last_panel):
             first = panel * width
             inside = min(width, n - first)
@@ -418,7 +417,7 @@ def accumulate_outer(
                         sums[j] += row[j]
             for i in range(first_tile, last_tile):
                 _tile(
-                    a_packed, i * a_packed.shape[1] * ROWS, 1, ROWS, b_packed, 0, k_total,
+                    a_packed, i * ROWS - first_m, 1, a_row, b_packed, 0, k_total,
                     c, i * ROWS * c.shape[1] + c_column + first, c.shape[1], inside, min(ROWS, m - i * ROWS),
                     vectors, ADD, c, 0,
                 )  # fmt: skip

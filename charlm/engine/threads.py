@@ -67,10 +67,23 @@ class Team:
         try:
             task(0, self.threads)
         finally:
-            for done in self._done:
-                done.acquire()
+            interrupt = self._wait()
+        if interrupt is not None:
+            raise interrupt
         if self._error is not None:
             raise self._error
+
+    def _wait(self) -> KeyboardInterrupt | None:
+        """Wait until all threads are done; an interrupt meanwhile is handed back, not obeyed."""
+        interrupt = None
+        for done in self._done:
+            while True:
+                try:
+                    done.acquire()
+                    break
+                except KeyboardInterrupt as error:
+                    interrupt = error
+        return interrupt
 
     def close(self) -> None:
         """End the threads."""

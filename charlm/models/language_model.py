@@ -105,6 +105,7 @@ class LanguageModel:
             loss_nats: sum over the predicted tokens, float64.
         """
         stack, config, team = self.stack, self.config, self.team
+        targets = np.ascontiguousarray(targets)
         if scale is None:
             scale = 1 / max(1, int(np.count_nonzero(targets >= 0)))
         stack.begin(batch)
@@ -186,6 +187,7 @@ class LanguageModel:
         Returns:
             (T, N) nats; 0 where nothing is predicted.
         """
+        targets = np.ascontiguousarray(targets)
         result = np.empty(targets.shape)
         self._infer(Batch(inputs, state, self.zero_state(inputs.shape[1])))
 

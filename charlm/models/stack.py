@@ -173,6 +173,7 @@ class Stack:
             reuse_table: many passes with the same weights follow, so that a row for every id pays.
         """
         config = self.config
+        batch.inputs, batch.initial = np.ascontiguousarray(batch.inputs), np.require(batch.initial, None, "CW")
         steps, rows = batch.inputs.shape
         size, states, get = config.hidden_size, len(self.cell.states), self.buffers.get
         self.batch, self.steps, self.rows = batch, steps, rows
@@ -252,6 +253,7 @@ class Stack:
         self.d_hidden = [self.buffers.get(f"d_hidden{i}", shape) for i in range(2)]
         self.d_state = self.buffers.get("d_state", self.batch.state.shape)
         self.scratch = self.buffers.get("scratch", (1, *shape[1:]))
+        self.d_table = self.buffers.get("d_table", self.table.shape)
         return self.d_hidden[(self.config.num_layers - 1) % 2], self.d_state
 
     def backward(self, part: int, parts: int) -> None:
@@ -289,7 +291,6 @@ class Stack:
                     self.gradients[f"layer{layer}/w_x"], 0, self.gradients[f"layer{layer}/b"], part, parts,
                 )  # fmt: skip
         first, last = share(self.columns, part, parts)
-        self.d_table = self.buffers.get("d_table", self.table.shape)
         self.d_table[0, :, first:last] = 0
         layers.add_to_table(self.pre[0], self.index, self.d_table, first, last)
 

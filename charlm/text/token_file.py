@@ -8,18 +8,15 @@ ids                     uint8, uint16 or int32, little-endian, mapped into memor
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import stat
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from charlm import __version__
-from charlm.errors import InputError, UsageError
+from charlm import __version__, files
+from charlm.errors import InputError
 from charlm.text.readers import STDIN
 from charlm.text.records import Corpus, Counts
 from charlm.text.spool import Ids, array_blocks, token_dtype
@@ -46,34 +43,12 @@ def is_token_file(path: str) -> bool:
         return False
 
 
-def check_writable(path: str) -> None:
-    """Find out before the work whether ``write`` can succeed.
-
-    Raises:
-        UsageError: the folder is missing or not writable, or ``path`` is there and is not a plain file.
-    """
-    target = Path(path)
-    folder = target.parent
-    if not folder.is_dir():
-        raise UsageError(f"{path}: there is no folder {folder}; make it first")
-    if target.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file in it")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        raise UsageError(f"{path}: is not a plain file, which a token file must be")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: the folder {folder} is not writable; choose another")
-
-
 def write(path: str, corpus: Corpus) -> None:
-    """Write a corpus beside ``path`` and rename it over ``path``: a reader finds the old file or the new one.
+    """Write a corpus, which is there whole or not at all: see ``charlm.files``.
 
     Raises:
-        InputError: the operating system refuses; nothing is left behind.
-        UsageError: as for ``check_writable``.
+        OutputError: the file cannot be written; the old one is untouched.
     """
-    check_writable(path)
-    target = Path(path).resolve()  # through a link, to replace what it points at
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     header = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -87,19 +62,10 @@ def write(path: str, corpus: Corpus) -> None:
         "symbols": corpus.vocabulary.symbols,
     }
     head = MAGIC + json.dumps(header).encode("ascii") + b"\n"
-    try:
-        with open(beside, "xb") as file:
-            file.write(head.ljust(_aligned(len(head)), b"\0"))
-            for block in array_blocks(corpus.tokens):
-                file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+    with files.replacing(path) as file:
+        file.write(head.ljust(_aligned(len(head)), b"\0"))
+        for block in array_blocks(corpus.tokens):
+            file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).data)
 
 
 def read(path: str) -> Corpus:

@@ -47,9 +47,11 @@ class TrainingOptions:
         """What ``asdict`` made of some options.
 
         Raises:
-            ValueError: fields are missing, unknown, or of the wrong type.
+            ValueError: fields are missing, unknown, of the wrong type or out of range.
         """
         check_fields(cls, values, "training options")
+        if min(values["batch_size"], values["bptt"], values["valid_interval"]) < 1:
+            raise ValueError("its training options are out of range")
         return cls(**values)
 
 

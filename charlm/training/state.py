@@ -85,7 +85,7 @@ class Progress:
                 raise ValueError(f"its numbers are malformed ({name})")
             check_fields(Window, values[name], "numbers")
             windows[name] = Window(**values[name])
-        if not isinstance(values["history"], list):
+        if not isinstance(values["history"], list) or not all(isinstance(one, dict) for one in values["history"]):
             raise ValueError("its numbers are malformed (history)")
         return cls(**{**values, **windows})
 
@@ -115,7 +115,7 @@ class TrainingState:
 
     def is_finite(self) -> bool:
         """Whether all arrays hold numbers, neither NaN nor infinity."""
-        arrays = (self.parameters.flat, *self.optimiser.moments.values(), self.carried)
+        arrays = (*self.parameters.values(), *self.optimiser.moments.values(), self.carried)
         return all(bool(np.isfinite(array).all()) for array in arrays)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], progress: Progress) -> None:

@@ -13,6 +13,7 @@ from charlm.errors import CheckpointError
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
+from charlm.workflows.text_side import text_side
 
 LARGEST_SIZE = 1 << 20  # of a layer; beyond it a header is damaged or hostile
 
@@ -28,20 +29,12 @@ class LoadedModel:
     path: str
 
 
-def text_side(header: dict[str, Any], path: str | Path) -> tuple[Vocabulary, Tokenizer]:
-    """The vocabulary and the tokenizer of a checkpoint's header.
+def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Path) -> LanguageModelConfig:
+    """The sizes of a checkpoint's model.
 
     Raises:
-        CheckpointError: they are missing or malformed.
+        CheckpointError: they are missing, malformed, out of bounds, or not those of the vocabulary.
     """
-    symbols = checkpoint.require(header, "vocabulary", list, path)
-    try:
-        return Vocabulary.from_symbols(symbols), Tokenizer.from_json(header.get("tokenizer"))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}; the file is damaged: use another copy") from error
-
-
-def _config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Path) -> LanguageModelConfig:
     values = checkpoint.require(header, "model", dict, path)
     damaged = f"{path}: its model configuration is not valid"
     names = {field.name: field for field in fields(LanguageModelConfig)}
@@ -75,7 +68,7 @@ def load_model(path: str | Path, threads: int | None = None) -> LoadedModel:
     """
     loaded = checkpoint.load(path)
     vocabulary, tokenizer = text_side(loaded.header, path)
-    config = _config(loaded.header, vocabulary, path)
+    config = model_config(loaded.header, vocabulary, path)
     checkpoint.check_arrays(loaded.arrays, config.shapes(), path)
     model = LanguageModel(config, Team(threads or available_cores()), loaded.arrays["embedding"].dtype)
     model.parameters.assign(loaded.arrays)

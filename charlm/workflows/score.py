@@ -324,10 +324,9 @@ class Scorer:
     def _describe(self, token: str) -> str:
         if self._tokenizer.level == "byte":
             return f"byte 0x{ord(token):02x}"
-        shown, codes = visible(token), [f"U+{ord(letter):04X}" for letter in token]
-        if len(codes) == 1:
-            return f"character {shown} ({codes[0]})" if shown != codes[0] else f"character {shown}"
-        return f"word {shown}"
+        shown, code_point = visible(token), f"U+{ord(token[0]):04X}"
+        what = "word" if self._tokenizer.level == "word" and token != NEWLINE else "character"
+        return f"{what} {shown}" if len(token) > 1 or shown == code_point else f"{what} {shown} ({code_point})"
 
 
 class _UnknownError(InputError):

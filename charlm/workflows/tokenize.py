@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from charlm import checkpoint
 from charlm.errors import InputError, UsageError
+from charlm.files import check_writable
 from charlm.text import token_file
 from charlm.text.corpus import Corpus, load
 from charlm.text.readers import STDIN, read_lines
 from charlm.text.spool import array_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.vocabulary import EOS, EOS_ID, UNK, Vocabulary
+from charlm.workflows.text_side import text_side
 
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 NEWLINE_ESCAPE = r"\n"
@@ -40,6 +43,15 @@ class TextOptions:
         """The tokenizer they ask for; UsageError if they contradict each other."""
         return Tokenizer.from_options(self.level, self.sequence, self.normalize, self.lowercase)
 
+    def least_count(self) -> int:
+        """How often a token must be seen for the vocabulary: 2 for words unless given, so that <unk> is learnt.
+
+        It does not apply where a token file, a model or a list gives the vocabulary.
+        """
+        if self.min_count is not None:
+            return self.min_count
+        return 2 if self.tokenizer().level == "word" else 1
+
 
 def tokenize(
     paths: Sequence[str],
@@ -61,10 +73,11 @@ def tokenize(
     Raises:
         InputError: an input is at fault; nothing was written.
         CheckpointError: the model is.
-        UsageError: options contradict each other, or ``output`` cannot be written.
+        UsageError: options contradict each other, or ``output`` is the text itself.
+        OutputError: ``output`` cannot be written.
     """
     if output is not None:
-        token_file.check_writable(output)
+        check_writable(output)
         if any(path != STDIN and _is_same_file(path, output) for path in paths):
             raise UsageError(f"{output}: is the text itself; choose another name for -o")
     stored = next((path for path in paths if token_file.is_token_file(path)), None)
@@ -77,7 +90,7 @@ def tokenize(
     corpus, _ = load(
         paths,
         tokenizer,
-        min_count=options.min_count or 1,
+        min_count=options.least_count(),
         vocab_size=options.vocab_size,
         vocabulary=vocabulary,
         on_bytes=on_bytes,
@@ -100,10 +113,6 @@ def read_vocabulary(path: str, options: TextOptions) -> tuple[Tokenizer, Vocabul
         corpus = token_file.read(path)
         return _with_options(corpus.tokenizer, options), corpus.vocabulary
     if _is_model(path):
-        # Here, because it brings Numba along, which the other kinds of file do without.
-        from charlm import checkpoint
-        from charlm.workflows.model_files import text_side
-
         vocabulary, tokenizer = text_side(checkpoint.load(path).header, path)
         return _with_options(tokenizer, options), vocabulary
     tokenizer = options.tokenizer()

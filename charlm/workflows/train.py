@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,9 +12,10 @@ import numpy as np
 
 from charlm import checkpoint
 from charlm.engine.threads import Team, available_cores
-from charlm.errors import CheckpointError, UsageError
+from charlm.errors import CheckpointError, TrainingError, UsageError
+from charlm.files import check_writable
 from charlm.models.language_model import LanguageModel
-from charlm.text.batches import evaluation_chunks
+from charlm.text.batches import Chunk, evaluation_chunks
 from charlm.text.readers import STDIN
 from charlm.text.vocabulary import EOS_ID, UNK_ID
 from charlm.training.loop import Finished, RolledBack, StepDone, Trainer, Validated
@@ -71,16 +71,20 @@ def run(request: TrainRequest, observer: Observer) -> TrainResult:
     """
     if request.resume and request.init_from:
         raise UsageError("--resume goes on with a training, --init-from begins a new one: leave out one")
-    for path in filter(None, (request.output, request.log)):
-        checkpoint.check_writable(path)
+    if request.output == STDIN:
+        raise UsageError("-o -: a model needs a file, to write the better one over the good one; name it")
+    written = {"-o": request.output, "--resume's state": resume_path(request.output)}
+    if request.log:
+        written["--log"] = request.log
+    for path in written.values():
+        check_writable(path)
+    if len({os.path.realpath(path) for path in written.values()}) < len(written):
+        raise UsageError(f"--log {request.log}: is where the model or its state is written; choose another name")
     for path in (*request.corpus, *request.valid):
-        if path != STDIN and os.path.exists(path) and _same_file(path, request.output):
-            raise UsageError(f"{path}: is the text itself; choose another name for -o")
+        for option, target in written.items():
+            if path != STDIN and os.path.realpath(path) == os.path.realpath(target):
+                raise UsageError(f"{path}: is the text itself and would be overwritten ({option}); choose another name")
     return _Session(request, observer).run()
-
-
-def _same_file(a: str, b: str) -> bool:
-    return os.path.exists(b) and os.path.samefile(a, b)
 
 
 class _Session:
@@ -113,9 +117,13 @@ class _Session:
             checkpoint.check_arrays(saved.arrays, state.array_shapes(), path)
             try:
                 numbers = checkpoint.require(saved.header, "progress", dict, path)
-                state.restore(saved.arrays, Progress.from_json(numbers))
+                progress = Progress.from_json(numbers)
+                place = (progress.epoch, progress.chunk)
+                if min(place) < 0 or divmod(progress.step, self.trainer.batches.steps_per_epoch) != place:
+                    raise ValueError("its place in the text is impossible")
             except ValueError as error:
                 raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from error
+            state.restore(saved.arrays, progress)
         elif origin is not None:
             self.model.parameters.assign(dict(origin.model.parameters))
         else:
@@ -127,8 +135,16 @@ class _Session:
         mode = "a" if request.resume else "w"
         with open(request.log or os.devnull, mode, encoding="utf-8") as log:
             self.observer.begin(self.plan, trainer)
-            reason, interrupted = self._follow(log)
+            try:
+                reason, interrupted = self._follow(log)
+            except TrainingError:
+                self._save_state(finished=True)  # nothing to go on with: a new training may take its place
+                raise
+            finally:
+                self.model.team.close()
         self._save_state(finished=not interrupted)
+        if interrupted and not os.path.exists(request.output):
+            self._save_model()  # not validated yet, but better than none
         progress = trainer.state.progress
         history = progress.history
         return TrainResult(
@@ -139,7 +155,7 @@ class _Session:
             tokens=progress.tokens,
             seconds=round(progress.seconds, 3),
             tokens_per_second=round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
-            train_nats=_number(history[-1]["train_nats"] if history else progress.smoothed_nats),
+            train_nats=history[-1].get("train_nats") if history else progress.smoothed_nats,
             best_valid_nats=progress.best_nats if self.valid is not None else None,
             reason=reason,
             interrupted=interrupted,
@@ -147,37 +163,38 @@ class _Session:
 
     def _follow(self, log: IO[str]) -> tuple[str, bool]:
         """Drive the trainer to its end, or until a stop is asked for; returns why it ended."""
-        progress, last = self.trainer.state.progress, None
         log_interval = max(1, self.options.valid_interval // 10)
         for event in self.trainer.run():
             progress = self.trainer.state.progress
             if isinstance(event, StepDone):
-                last = event
                 self.observer.step(event, self.trainer)
                 if progress.step % log_interval == 0:
-                    self._write_line(log, "step", last, loss_nats=progress.log.nats_per_token)
+                    self._write_line(log, "step", loss_nats=progress.log.nats_per_token)
                     progress.log = Window()
             elif isinstance(event, Validated):
-                self._write_line(log, "validation", last, loss_nats=event.train_nats, valid_nats=event.valid_nats)
+                self._write_line(log, "validation", loss_nats=event.train_nats, valid_nats=event.valid_nats)
                 if event.improved:
                     self._save_model()
                 self._save_state(finished=False)
                 self.observer.validated(event, self.trainer, self._sample())
             elif isinstance(event, RolledBack):
-                self._write_line(log, "rollback", last, loss_nats=None)
+                self._write_line(log, "rollback")
+                near = "" if event.chunk is None else f", near {self._excerpt(event.chunk)}"
                 self.observer.message(
-                    f"step {event.step}: {event.reason}, near {self._excerpt(event)}; "
-                    f"back to step {event.back_to_step}, rate lowered to {event.lr:.2g}"
+                    f"step {event.step}: {event.reason}{near}; back to step {event.back_to_step}, "
+                    f"rate lowered to {event.lr:.2g}"
                 )
             elif isinstance(event, Finished):
-                self._write_line(log, "end", last, loss_nats=None)
+                self._write_line(log, "end")
                 return event.reason, False
             stop = self.observer.stop_requested()
             if stop:
                 return stop, True
         raise AssertionError("a trainer's last event is Finished")
 
-    def _write_line(self, log: IO[str], event: str, step: StepDone | None, **nats: float | None) -> None:
+    def _write_line(
+        self, log: IO[str], event: str, *, loss_nats: float | None = None, valid_nats: float | None = None
+    ) -> None:
         progress = self.trainer.state.progress
         window = progress.log
         line = {
@@ -186,10 +203,10 @@ class _Session:
             "epoch": round(progress.epoch + progress.chunk / self.trainer.batches.steps_per_epoch, 4),
             "seconds": round(progress.seconds, 3),
             "tokens": progress.tokens,
-            "loss_nats": _number(nats.get("loss_nats")),
-            "valid_nats": _number(nats.get("valid_nats")),
-            "lr": step.lr if step else None,
-            "grad_norm": _number(step.grad_norm) if step else None,
+            "loss_nats": loss_nats,
+            "valid_nats": valid_nats,
+            "lr": progress.lr,
+            "grad_norm": progress.grad_norm,
             "clipped": round(window.clipped / window.steps, 4) if window.steps else None,
         }
         log.write(json.dumps(line) + "\n")
@@ -226,19 +243,16 @@ class _Session:
             state, log_probs = model.step(state, np.array([token], np.int32))
             probs = np.exp(log_probs[0])
             probs[UNK_ID] = 0
+            if not probs.sum() > 0:  # nothing but <unk>, or a model gone wrong
+                break
             token = int(rng.choice(probs.size, p=probs / probs.sum()))
             if token == EOS_ID:
                 break
             symbols.append(vocabulary.symbol(token))
         return tokenizer.join(symbols)
 
-    def _excerpt(self, event: RolledBack) -> str:
+    def _excerpt(self, chunk: Chunk) -> str:
         """The text of the first row of a chunk, shortened."""
-        ids = event.chunk.targets[:, 0]
+        ids = chunk.targets[:, 0]
         symbols = [self.train.vocabulary.symbol(int(i)) for i in ids[ids >= 0]]
         return repr(self.train.tokenizer.join(symbols)[:EXCERPT_CHARACTERS])
-
-
-def _number(value: float | None) -> float | None:
-    """JSON has neither NaN nor infinity."""
-    return None if value is None or not math.isfinite(value) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -12,13 +12,16 @@ from charlm import checkpoint
 from charlm.engine import cells
 from charlm.errors import CheckpointError, InputError, UsageError
 from charlm.models.language_model import LanguageModelConfig
+from charlm.text import token_file
 from charlm.text.batches import Batches
 from charlm.text.corpus import Corpus, load
+from charlm.text.readers import STDIN
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
 from charlm.training import defaults
 from charlm.training.options import TrainingOptions
-from charlm.workflows.model_files import load_model
+from charlm.workflows.model_files import load_model, model_config
+from charlm.workflows.text_side import text_side
 from charlm.workflows.tokenize import TextOptions
 
 TRAINING_STATE = "training-state"
@@ -127,15 +130,19 @@ class Plan:
 
     def _load_corpora(self) -> tuple[Corpus, Corpus | None]:
         request, chosen, text = self.request, self.chosen, self.request.text
+        if request.valid and request.valid_frac:
+            raise UsageError("--valid and --valid-frac exclude each other; leave out one")
+        for path in filter(token_file.is_token_file, request.corpus):
+            _refuse_others(text.given(), f"{path} is tokenized already")
         tokenizer, vocabulary, min_count = text.tokenizer(), None, text.min_count
         if self.saved is not None:
             tokenizer, vocabulary = self._saved_text_side(text)
         elif self.origin is not None:
             _refuse_others(text.given(), "--init-from brings its own vocabulary")
             tokenizer, vocabulary = self.origin.tokenizer, self.origin.vocabulary
-        elif min_count is None:
-            min_count = 2 if tokenizer.level == "word" else 1
-            if min_count > 1:
+        else:
+            min_count = text.least_count()
+            if text.min_count is None and min_count > 1:
                 chosen["min_count"] = (min_count, "words seen once teach the model <unk>")
         fraction = request.valid_frac
         if self.saved is not None:
@@ -153,9 +160,11 @@ class Plan:
         else:
             try:
                 train, valid = read(valid_frac=fraction or 0.0)
-            except InputError:
+            except InputError as error:
                 if "valid_frac" not in chosen:
                     raise
+                if STDIN in request.corpus:  # which cannot be read again
+                    raise InputError(f"{error}; --valid-frac 0 holds nothing out") from None
                 train, valid = read()  # or the true fault, without the part held out
                 chosen["valid_frac"] = (0.0, "too few sequences to hold any out")
                 fraction = 0.0
@@ -172,12 +181,7 @@ class Plan:
 
     def _saved_text_side(self, text: TextOptions) -> tuple[Tokenizer, Vocabulary]:
         assert self.saved is not None
-        path = resume_path(self.request.output)
-        try:
-            tokenizer = Tokenizer.from_json(self.saved.header.get("tokenizer"))
-            vocabulary = Vocabulary.from_symbols(self.saved.header.get("vocabulary"))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from error
+        vocabulary, tokenizer = text_side(self.saved.header, resume_path(self.request.output))
         for name in ("level", "sequence", "normalize", "lowercase"):
             value = getattr(text, name)
             if value is not None and value != getattr(tokenizer, name):
@@ -248,24 +252,32 @@ class Plan:
             )
             self.chosen["batch_size"] = (batches.streams, "the text has no more")
             options = replace(options, batch_size=batches.streams)
-        total = None if options.epochs is None else options.epochs * batches.steps_per_epoch
+        total = None
+        if options.schedule == "cosine" and options.epochs is not None:
+            total = options.epochs * batches.steps_per_epoch
+        # The other schedules know no end: what follows must not depend on it, so that more epochs can be added.
         if "warmup" not in given:
-            options = replace(options, warmup=defaults.warmup_steps(total))
+            warmup = min(defaults.warmup_steps(total), batches.steps_per_epoch if total is None else total)
+            options = replace(options, warmup=warmup)
             self.chosen["warmup"] = (options.warmup, "steps; Adam's averages settle first")
         return replace(options, valid_interval=defaults.valid_interval(batches.steps_per_epoch, total))
 
     def _settle_resumed(self, given: Mapping[str, Any]) -> tuple[TrainingOptions, LanguageModelConfig]:
         assert self.saved is not None
         path = resume_path(self.request.output)
-        began = checkpoint.require(self.saved.header, "training", dict, path)
-        sizes = checkpoint.require(self.saved.header, "model", dict, path)
+        config = model_config(self.saved.header, self.train.vocabulary, path)
+        parameters = {name: array for name, array in self.saved.arrays.items() if name.startswith("parameters/")}
+        checkpoint.check_arrays(parameters, {f"parameters/{name}": s for name, s in config.shapes().items()}, path)
         try:
-            options, config = TrainingOptions(**began), LanguageModelConfig(**sizes)
-        except TypeError:
-            raise CheckpointError(f"{path}: its options are malformed; begin a new training") from None
+            options = TrainingOptions.from_json(checkpoint.require(self.saved.header, "training", dict, path))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from None
+        began = asdict(options) | config.to_json()
         for name, value in given.items():
-            if name in began | sizes and name not in CHANGEABLE and value != (began | sizes)[name]:
-                raise _changed(name, (began | sizes)[name], value)
+            if name == "batch_size":
+                value = min(value, self.train.tokens.size)  # as when it began: a short text has fewer rows
+            if name in began and name not in CHANGEABLE and value != began[name]:
+                raise _changed(name, began[name], value)
         return replace(options, **{name: given[name] for name in CHANGEABLE if name in given}), config
 
     def _config(self, values: Mapping[str, Any]) -> LanguageModelConfig:

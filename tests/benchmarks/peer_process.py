@@ -1,28 +1,12 @@
-"""Runs peer.py with the peer's Python, and describes the machine.
-
-Importing this module first makes ``charlm`` the one of this tree, installed or not.
-"""
+"""Runs peer.py with the peer's Python."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import llvmlite
-import numba
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import charlm
-from charlm.engine.jit import FEATURES, VECTOR_BYTES
-from charlm.engine.threads import available_cores
 
 HOW_TO = """The peer lives in an environment of its own; make one, outside the project:
     python -m venv PEER
@@ -68,30 +52,3 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def describe(peer: Peer | None) -> str:
-    """The machine and the versions, for the head of a report."""
-    wanted = ("avx", "avx2", "fma", "avx512f", "avx512bf16", "amx-tile", "neon")
-    features = " ".join(name for name in wanted if name in FEATURES)
-    load = f", load {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
-    lines = [
-        f"machine   {processor()}, {available_cores()} cores, {features}; vectors of {8 * VECTOR_BYTES} bits{load}",
-        f"charlm    {charlm.__version__}, Python {platform.python_version()}, numba {numba.__version__}, "
-        f"llvmlite {llvmlite.__version__}, numpy {np.__version__}",
-    ]
-    if peer is not None:
-        versions = peer.ask("versions")
-        lines.append(f"peer      PyTorch {versions['torch']}, Python {versions['python']}, numpy {versions['numpy']}")
-    return "\n".join(lines)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import describe
 from numpy.typing import NDArray
-from peer_process import HOW_TO, Peer, describe
+from peer_process import HOW_TO, Peer
 
 from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig

@@ -1,0 +1,24 @@
+"""The text side of a checkpoint: its vocabulary and its tokenizer, without the model and its engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from charlm import checkpoint
+from charlm.errors import CheckpointError
+from charlm.text.tokenizer import Tokenizer
+from charlm.text.vocabulary import Vocabulary
+
+
+def text_side(header: dict[str, Any], path: str | Path) -> tuple[Vocabulary, Tokenizer]:
+    """The vocabulary and the tokenizer of a checkpoint's header.
+
+    Raises:
+        CheckpointError: they are missing or malformed.
+    """
+    symbols = checkpoint.require(header, "vocabulary", list, path)
+    try:
+        return Vocabulary.from_symbols(symbols), Tokenizer.from_json(header.get("tokenizer"))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}; {checkpoint.REPLACE}") from error
