@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from charlm import __version__, checkpoint, files
+from charlm import __version__, checkpoint
 from charlm.errors import CheckpointError, OutputError
 
 RNG = np.random.default_rng(5)
@@ -220,7 +220,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(files.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         checkpoint.save(model, {}, {"w": np.zeros(1000)})
     monkeypatch.undo()

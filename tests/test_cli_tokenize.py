@@ -16,6 +16,7 @@ from charlm.text import token_file
 from charlm.text.corpus import load
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS, UNK
+from charlm.workflows.tokenize import TextOptions
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -64,7 +65,7 @@ def test_columns_are_aligned_for_large_numbers() -> None:
 
 
 def test_json(names: Path) -> None:
-    told = json.loads(output(names, "--json", "--level", "word", "--vocab-size", 4, "--lowercase"))
+    told = json.loads(output(names, "--json", "--level", "word", "--min-count", 1, "--vocab-size", 4, "--lowercase"))
     assert told == {
         "files": [str(names)],
         "sha256": load([str(names)], Tokenizer())[0].sha256,
@@ -84,7 +85,8 @@ def test_inputs(names: Path) -> None:
 
 def test_show(names: Path) -> None:
     assert output(names, "--show") == "A n n a\nB o\nA n ␣ n a\n"
-    assert output(names, "--show", "--level", "word", "--sequence", "paragraph") == "Anna ⏎ Bo\nAn na\n"
+    words = ["--level", "word", "--sequence", "paragraph", "--min-count", 1]
+    assert output(names, "--show", *words) == "Anna ⏎ Bo\nAn na\n"
     assert output(names, "--show", "--min-count", 2) == "A n n a\n<unk> <unk>\nA n <unk> n a\n"
     assert output("-", "--show", "--level", "byte", stdin="é\n\t".encode()) == "Ã © ⏎ ⇥\n"
 
@@ -93,12 +95,45 @@ def test_show_makes_everything_visible() -> None:
     text = "a\u0301\u0300\u200d\u00a0␣x\u00ad"
     shown = output("-", "--show", "--normalize", "none", stdin=text.encode())
     assert shown == "a U+0301 U+0300 U+200D U+00A0 U+2423 x U+00AD\n"
-    assert output("-", "--show", "--level", "word", stdin="हिन्दी किताब".encode()) == "हिन्दी किताब\n"
+    shown = output("-", "--show", "--level", "word", "--min-count", 1, stdin="हिन्दी किताब".encode())
+    assert shown == "हिन्दी किताब\n"
 
 
 def test_show_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("charlm.text.spool.BLOCK_TOKENS", 2)
     assert output("-", "--show", stdin=b"abc\nab\nabcd\n") == "a b c\na b\na b c d\n"
+
+
+def test_words_seen_once_are_unknown_unless_told_otherwise(tmp_path: Path) -> None:
+    """So that a model learns <unk>. The rule is that of ``charlm train``."""
+    text = b"an an bo\n"
+    assert output("-", "--show", "--level", "word", stdin=text) == "an an <unk>\n"
+    assert output("-", "--show", "--level", "word", "--min-count", 1, stdin=text) == "an an bo\n"
+    assert output("-", "--show", "--level", "char", stdin=text) == "a n ␣ a n ␣ b o\n"
+    assert "b" in output("-", "--show", "--level", "byte", stdin=text)
+    assert "lower --min-count" in failure("-", "--level", "word", stdin=b"an bo\n")
+    # A vocabulary that is given is taken as it is.
+    symbols, out = tmp_path / "symbols", tmp_path / "out"
+    symbols.write_text("an\nbo\n")
+    assert output("-", "--show", "--level", "word", "--vocab", symbols, stdin=text) == "an an bo\n"
+    output("-", "-o", out, "--level", "word", "--min-count", 1, stdin=text)
+    assert output(out, "--show") == output("-", "--show", "--vocab", out, stdin=text) == "an an bo\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (TextOptions(), 1),
+        (TextOptions(level="char"), 1),
+        (TextOptions(level="byte"), 1),
+        (TextOptions(level="word"), 2),
+        (TextOptions(level="word", min_count=1), 1),
+        (TextOptions(level="word", min_count=3), 3),
+        (TextOptions(min_count=3), 3),
+    ],
+)
+def test_least_count(options: TextOptions, count: int) -> None:
+    assert options.least_count() == count
 
 
 def test_token_file(names: Path, tmp_path: Path) -> None:
@@ -155,7 +190,7 @@ def test_no_text() -> None:
 
 def test_vocabulary_from_a_token_file(names: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    output(names, "-o", out, "--lowercase", "--level", "word")
+    output(names, "-o", out, "--lowercase", "--level", "word", "--min-count", 1)
     assert output("-", "--vocab", out, "--show", stdin=b"AN Bo eve\n") == "an bo <unk>\n"
     told = json.loads(output("-", "--vocab", out, "--json", "--sequence", "file", stdin=b"AN Bo eve\n"))
     assert (told["level"], told["lowercase"], told["sequence"]) == ("word", True, "file")

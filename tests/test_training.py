@@ -235,7 +235,7 @@ def test_patience(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
-    """Makes the loss NaN at some calls."""
+    """Make the loss NaN at some calls."""
     original, calls = LanguageModel.loss_and_gradients, 0
 
     def poison(chosen: Callable[[int], bool]) -> None:
@@ -443,5 +443,5 @@ def test_rolled_back_event_has_the_numbers(corpus: str, tmp_path: Path, poisoned
     assert watcher.trainer is not None
     events = [event for event, _ in zip(watcher.trainer.run(), range(6), strict=False)]
     rollbacks = [event for event in events if isinstance(event, RolledBack)]
-    assert [(one.step, one.back_to_step, one.lr) for one in rollbacks] == [(4, 2, 0.04), (3, 2, 0.01)]
+    assert [(one.step, one.back_to_step, one.lr) for one in rollbacks] == [(4, 0, 0.04), (1, 0, 0.01)]
     assert all(one.chunk is not None and one.chunk.targets.shape == (8, 4) for one in rollbacks)

@@ -173,7 +173,7 @@ class Stack:
             reuse_table: many passes with the same weights follow, so that a row for every id pays.
         """
         config = self.config
-        batch.inputs, batch.initial = np.ascontiguousarray(batch.inputs), np.require(batch.initial, None, "CW")
+        batch.inputs, batch.initial = np.ascontiguousarray(batch.inputs), np.require(batch.initial, None, ["C", "W"])
         steps, rows = batch.inputs.shape
         size, states, get = config.hidden_size, len(self.cell.states), self.buffers.get
         self.batch, self.steps, self.rows = batch, steps, rows

@@ -11,6 +11,7 @@ from typing import Any
 VALID_FRACTION, VALID_FRACTION_LARGE, LARGE_BYTES = 0.1, 0.02, 20_000_000
 VALIDATIONS = 20  # in the course of a training, at the most, but for one an epoch when epochs are long
 LONGEST_INTERVAL = 2000
+PATIENCE = 6
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any
     """Option -> value and reason, for a training text of so many tokens."""
     size = next(s for s in SIZES if tokens <= s.tokens)
     count = f"{tokens:,} tokens"
-    word = level == "word"
-    embedding = size.hidden_size if word else min(size.hidden_size, 64)
+    word, many = level == "word", vocabulary_size > 1000
+    embedding = size.hidden_size if many or word else min(size.hidden_size, 64)
     return {
         "cell": ("lstm", "the surest learner"),
         "activation": ("tanh", "the cell's own"),
         "hidden_size": (size.hidden_size, f"{size.what}, {count}"),
         "num_layers": (size.num_layers, f"{size.what}, {count}"),
-        "embedding_size": (embedding, "as the hidden size" if word else "enough for a small vocabulary"),
+        "embedding_size": (embedding, "as the hidden size" if many or word else "enough for a small vocabulary"),
         "tie_weights": (False, "output weights of their own"),
         "bptt": (size.bptt, f"{size.what}"),
         "batch_size": (size.batch_size, f"{size.what}"),
@@ -61,10 +62,11 @@ def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any
         "schedule": ("cosine", "ends well"),
         "clip": (1.0, "rare long steps are cut"),
         "clip_mode": ("norm", "keeps the direction"),
-        "dropout": (0.3 if word else size.dropout, "words are few for each parameter" if word else size.what),
+        "dropout": (0.3, "many symbols, each seen seldom") if many else (size.dropout, size.what),
         "variational": (False, "a new mask each step"),
         "initial_state": ("zeros", "as when it samples"),
         "epochs": (size.epochs, f"{size.what}, {count}"),
+        "patience": (PATIENCE, "validations without a better model: it only learns by heart"),
     }
 
 

@@ -1,7 +1,7 @@
 """The training loop: chunks in, events out.
 
 It writes no file and prints nothing: whoever drives it does so between two events, and may stop there. What it then
-finds in ``trainer.state`` goes on to the same bits as if it had never stopped.
+finds in ``trainer.state`` and ``trainer.safe`` goes on to the same bits as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,7 @@ class Finished:
 
 
 Event = StepDone | Validated | RolledBack | Finished
+Record = tuple[dict[str, Array], dict[str, Any]]  # what `TrainingState.restore` takes, the numbers as JSON
 
 
 class Trainer:
@@ -77,6 +79,10 @@ class Trainer:
 
     Args:
         validation: gives the chunks of the validation text anew each time it is called; None if there is none.
+
+    Attributes:
+        state: where it stands.
+        safe: the last state whose weights are known to be good, to which a divergence goes back.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Trainer:
         self.model, self.batches, self.options, self._validation = model, batches, options, validation
         optimiser = Optimiser(options.optimizer, model.parameters, options.weight_decay)
         self.state = TrainingState(model.parameters, optimiser, model.zero_state(batches.streams))
+        self.safe: Record | None = None
         self._clip = Clipper(options.clip_mode, options.clip)
         self._zero = model.zero_state(batches.streams)
         self._threshold = round(256 * options.dropout)
@@ -114,8 +121,8 @@ class Trainer:
         Raises:
             TrainingError: it diverged again and again.
         """
-        self._snapshot = self._record()
-        newer = None  # a snapshot to be, once a loss shows that its weights are good
+        if self.safe is None:
+            self.safe = self._record()
         clock = time.perf_counter()
         chunks = self._chunks()
         while True:
@@ -125,28 +132,26 @@ class Trainer:
             if self._validation_due(reason):
                 fault, event = self._validate()
                 if not fault:
-                    yield event
-                    newer = self._record()
                     if event.valid_nats is not None and not self._exploded(event.valid_nats):
-                        self._snapshot, newer = newer, None
+                        self.safe = self._record()
+                    yield event
                     continue
             elif reason:
                 yield Finished(reason)
                 return
             else:
+                newer = self._record() if self._record_due() else None
                 chunk = next(chunks)
                 fault, event = self._step(chunk)
                 now = time.perf_counter()
                 self.state.progress.seconds += now - clock
                 clock = now
                 if not fault:
-                    self._snapshot, newer = newer or self._snapshot, None
+                    self.safe = newer or self.safe  # only this step's loss has shown that the weights were good
                     yield event
-                    if self.state.progress.step % SNAPSHOT_STEPS == 0:
-                        newer = self._record()
                     continue
             yield from self._roll_back(fault, chunk)
-            newer, chunks = None, self._chunks()
+            chunks = self._chunks()
 
     def _validation_due(self, end: str | None) -> bool:
         """Whether to validate before anything else: at the end, at intervals within an epoch, and after each epoch.
@@ -241,13 +246,21 @@ class Trainer:
         usual_nats = max(math.log(self.model.config.vocabulary_size), self.state.progress.first_nats or 0.0)
         return mean_nats > EXPLODED * usual_nats + 1
 
-    def _record(self) -> tuple[dict[str, Array], dict[str, object]]:
+    def _record(self) -> Record:
         return self.state.arrays(), self.state.progress.to_json()
+
+    def _record_due(self) -> bool:
+        """Now and then, and after each validation."""
+        assert self.safe is not None
+        progress = self.state.progress
+        is_place = progress.step % SNAPSHOT_STEPS == 0 or progress.interval.steps == 0
+        return is_place and progress.step != self.safe[1]["step"]
 
     def _roll_back(self, reason: str, chunk: Chunk | None) -> Iterator[Event]:
         """Go back to the last good state and lower the rate, the more the oftener: by 2, 4, 8 ..."""
+        assert self.safe is not None
         now = self.state.progress
-        arrays, numbers = self._snapshot
+        arrays, numbers = self.safe
         progress = Progress.from_json(numbers)
         progress.seconds, progress.rollbacks = now.seconds, now.rollbacks + 1
         progress.rollback_factor = now.rollback_factor * 0.5**progress.rollbacks
@@ -255,7 +268,7 @@ class Trainer:
         self.model.changed()
         if now.rollbacks >= ROLLBACKS:
             yield from self._give_up(f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates")
-        self._snapshot = self._record()
+        self.safe = self._record()
         lr = self.options.lr * progress.rollback_factor
         yield RolledBack(reason, chunk, now.step + 1, progress.step, lr)
 

@@ -114,21 +114,31 @@ class _Session:
         saved, origin = self.plan.saved, self.plan.origin
         if saved is not None:
             path = resume_path(self.request.output)
-            checkpoint.check_arrays(saved.arrays, state.array_shapes(), path)
-            try:
-                numbers = checkpoint.require(saved.header, "progress", dict, path)
-                progress = Progress.from_json(numbers)
-                place = (progress.epoch, progress.chunk)
-                if min(place) < 0 or divmod(progress.step, self.trainer.batches.steps_per_epoch) != place:
-                    raise ValueError("its place in the text is impossible")
-            except ValueError as error:
-                raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from error
-            state.restore(saved.arrays, progress)
+            shapes = state.array_shapes()
+            is_safe = saved.header.get("safe") is None
+            others = {} if is_safe else {f"safe/{name}": shape for name, shape in shapes.items()}
+            checkpoint.check_arrays(saved.arrays, shapes | others, path)
+            state.restore(saved.arrays, self._saved_progress(saved, "progress"))
+            if not is_safe:
+                arrays = {name: saved.arrays[f"safe/{name}"] for name in shapes}
+                self.trainer.safe = arrays, self._saved_progress(saved, "safe").to_json()
         elif origin is not None:
             self.model.parameters.assign(dict(origin.model.parameters))
         else:
             self.model.initialise(np.random.default_rng(self.options.seed))
         self.model.changed()
+
+    def _saved_progress(self, saved: checkpoint.Checkpoint, key: str) -> Progress:
+        path = resume_path(self.request.output)
+        numbers = checkpoint.require(saved.header, key, dict, path)
+        try:
+            progress = Progress.from_json(numbers)
+            place = (progress.epoch, progress.chunk)
+            if min(place) < 0 or divmod(progress.step, self.trainer.batches.steps_per_epoch) != place:
+                raise ValueError("its place in the text is impossible")
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from error
+        return progress
 
     def run(self) -> TrainResult:
         trainer, request = self.trainer, self.request
@@ -230,9 +240,13 @@ class _Session:
         checkpoint.save(self.request.output, self._header(), dict(self.model.parameters))
 
     def _save_state(self, *, finished: bool) -> None:
-        state = self.trainer.state
-        header = self._header() | {"progress": state.progress.to_json(), "finished": finished}
-        checkpoint.save(resume_path(self.request.output), header, state.arrays(), kind=TRAINING_STATE)
+        state, safe = self.trainer.state, self.trainer.safe
+        header = self._header() | {"progress": state.progress.to_json(), "safe": None, "finished": finished}
+        arrays = state.arrays()
+        if safe is not None and safe[1]["step"] != state.progress.step:
+            header["safe"] = safe[1]
+            arrays |= {f"safe/{name}": array for name, array in safe[0].items()}
+        checkpoint.save(resume_path(self.request.output), header, arrays, kind=TRAINING_STATE)
 
     def _sample(self) -> str:
         """A little text of the model's."""
