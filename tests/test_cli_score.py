@@ -169,7 +169,7 @@ def test_on_unknown(stub_run: Run) -> None:
     assert "2  40.00% of the tokens, 2 of them skipped" in skipped.stderr
     refused = stub_run("ab\n?a\n", "--on-unknown", "error")
     assert (refused.exit_code, refused.stdout) == (1, f"{math.log(P_AB):.6f}\t3\t0\tab\n")
-    assert refused.stderr.startswith("charlm: error: standard input: character ? (U+003F) at line 2, column 1 is not")
+    assert refused.stderr.startswith("charlm: error: standard input: '?' (U+003F, QUESTION MARK) at line 2, column 1")
     assert refused.stderr.count("\n") == 1
 
 

@@ -166,6 +166,7 @@ def test_bad_output_is_found_before_the_work(names: Path, tmp_path: Path, monkey
     assert "there is no folder" in failure(names, "-o", tmp_path / "none" / "out")
     assert "is a folder" in failure(names, "-o", tmp_path)
     assert "is the text itself" in failure(names, "-o", names, code=2)
+    assert "-o -: a token file cannot go to standard output; name a file" in failure(names, "-o", "-", code=2)
 
 
 @pytest.mark.parametrize(

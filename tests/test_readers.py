@@ -129,6 +129,51 @@ def test_damaged_gzip(tmp_path: Path, damage: str) -> None:
     assert "damaged or cut short" in failure(path)
 
 
+def blocks_until_error(path: Path, message: str, **options: object) -> list[str]:
+    blocks = []
+    with pytest.raises(InputError, match=message):  # noqa: PT012
+        for block in read_blocks(str(path), **options):  # type: ignore[arg-type]
+            blocks.append(block)
+    return blocks
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "text"),
+    [
+        (b"a\nb\xe9\nc\n", "offset 3, line 2;", "a\n"),
+        (b"a\r\nb\r\xe9", "offset 5, line 3;", "a\nb\n"),
+        (b"a\nb\0\nc", "NUL byte at offset 3;", "a\n"),
+        (b"a\nb\n\xe9\0\n", "NUL byte at offset 5;", "a\nb\n"),
+        (b"a\nb\n\0\xe9\n", "NUL byte at offset 4;", "a\nb\n"),
+        (BOM + b"a\n\xff", "offset 5, line 2;", "a\n"),
+        (BOM + b"\xff\na\n", "offset 3, line 1;", ""),
+    ],
+)
+def test_whole_lines_before_a_fault_come_before_its_error(tmp_path: Path, data: bytes, message: str, text: str) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(data)
+    assert "".join(blocks_until_error(path, message)) == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("block_bytes", [1, 7, 1 << 20])
+def test_gzip_cut_short_gives_its_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str, block_bytes: int
+) -> None:
+    monkeypatch.setattr(readers, "BLOCK_BYTES", block_bytes)
+    path = tmp_path / "text.gz"
+    text = "".join(f"line {number}{end}" for number in range(300))
+    path.write_bytes(gzip.compress(text.encode())[:-20])
+    found = "".join(blocks_until_error(path, "cut short", encoding=encoding))
+    if encoding == "utf-8":
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\n" in text:
+        assert len(found) > 1000
+    assert found == text[: len(found)]
+    assert found[-1:] in ("", "\n")
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\nb".encode()), encoding="ascii"))
     assert list(read_lines("-")) == ["é", "b"]

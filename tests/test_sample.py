@@ -346,7 +346,8 @@ def test_a_prompt_is_cleaned_as_the_corpus_was() -> None:
         ("a\u0323", LINE, "'ạ' (U+1EA1, LATIN SMALL LETTER A WITH DOT BELOW) at line 1, column 1"),
         ("a\udce9", LINE, r"'\udce9' (U+DCE9) at line 1, column 2"),
         ("a\x1b", LINE, r"'\x1b' (U+001B) at line 1, column 2"),
-        ("é", Tokenizer("byte", normalize="none"), "byte 0xC3 at line 1, column 1"),
+        ("é", Tokenizer("byte", normalize="none"), "byte 0xc3 at line 1, column 1"),
+        ("e\u0301x", Tokenizer(), "'x' (U+0078, LATIN SMALL LETTER X) at line 1, column 3"),
         ("ab\n ax", FILE, r"'\n' (U+000A) at line 1, column 3"),
     ],
 )

@@ -68,7 +68,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def request(corpus: str, output: Path, **options: Any) -> TrainRequest:
     chosen = {
-        "hidden_size": 8, "embedding_size": 5, "batch_size": 4, "bptt": 8, "cell": "gru", "epochs": 3, "threads": 1,
+        "hidden_size": 8, "embedding_size": 5, "batch_size": 4, "bptt": 8, "cell": "gru", "epochs": 3, "patience": 99,
+        "threads": 1,
     }  # fmt: skip
     return TrainRequest([corpus], str(output), log=str(output.with_suffix(".jsonl")), **{**chosen, **options})
 
@@ -254,23 +255,29 @@ def lowered(watcher: Watcher) -> int:
     return sum("rate lowered to" in message for message in watcher.messages)
 
 
-@pytest.mark.parametrize("options", [{}, {"clip": 0.0}, {"clip": 0.0, "optimizer": "sgd", "lr": 1e30}])
+@pytest.mark.parametrize("options", [{}, {"clip": 0.0}, {"clip": 0.0, "optimizer": "sgd"}, {"clip_mode": "value"}])
 @pytest.mark.parametrize("valid_frac", [0.0, 0.1])
 def test_a_rate_much_too_high(corpus: str, tmp_path: Path, options: dict[str, Any], valid_frac: float) -> None:
-    begun = request(corpus, tmp_path / "model.npz", **{"lr": 100.0, "valid_frac": valid_frac, "epochs": 6, **options})
+    begun = request(corpus, tmp_path / "model.npz", lr=100.0, valid_frac=valid_frac, **{"epochs": 6, **options})
     watcher = Watcher()
-    try:
-        result = run(begun, watcher)
-        assert result.epochs == 6
-        assert result.train_nats is not None
-        assert result.train_nats < math.log(8) + 1
-        loaded = load_model(begun.output, 1)
-        assert all(math.isfinite(one["train_nats"]) for one in loaded.header["history"])
-    except TrainingError as error:
-        assert options.get("lr") == 1e30  # noqa: PT017 -- only that one may fail
-        assert "begin anew with a lower --lr" in str(error)  # noqa: PT017
-        assert Path(begun.output).exists() == ("no model" not in str(error))
+    result = run(begun, watcher)
+    assert result.epochs == 6
+    assert result.train_nats is not None
+    assert result.train_nats < math.log(8) + 1
+    assert all(math.isfinite(one["train_nats"]) for one in load_model(begun.output, 1).header["history"])
     assert lowered(watcher) >= 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("valid_frac", [0.0, 0.1])
+def test_a_rate_beyond_all_measure(corpus: str, tmp_path: Path, optimizer: str, valid_frac: float) -> None:
+    """Too high to be mended: it gives up, and nothing that is not finite is written."""
+    begun = request(corpus, tmp_path / "model.npz", lr=1e38, clip=0.0, optimizer=optimizer, valid_frac=valid_frac)
+    watcher = Watcher()
+    with pytest.raises(TrainingError, match=r"no model was written: begin anew with a lower --lr"):
+        run(begun, watcher)
+    assert lowered(watcher) == loop.ROLLBACKS
+    assert not Path(begun.output).exists()
 
 
 def test_one_poisoned_chunk(corpus: str, tmp_path: Path, poisoned: Callable[..., None]) -> None:
@@ -295,9 +302,7 @@ def test_one_poisoned_chunk(corpus: str, tmp_path: Path, poisoned: Callable[...,
     assert watcher.trainer.state.progress.rollbacks == 1
 
 
-def test_a_run_that_lowered_its_rate_can_be_resumed(
-    corpus: str, tmp_path: Path, poisoned: Callable[..., None]
-) -> None:
+def test_a_run_that_lowered_its_rate_can_be_resumed(corpus: str, tmp_path: Path, poisoned: Callable[..., None]) -> None:
     poisoned(lambda call: call == 5)
     begun = request(corpus, tmp_path / "model.npz", schedule="constant", warmup=0, lr=0.01)
     run(begun, Watcher(lambda step, validated: step == 8))

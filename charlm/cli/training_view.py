@@ -78,7 +78,7 @@ class TrainingView:
             total=round(seconds) if self.by_time and seconds else total,
             initial=round(trainer.state.progress.seconds) if self.by_time else trainer.state.progress.step,
             unit="s" if self.by_time else "step",
-            bar_format="{percentage:3.0f}% {bar:12} {elapsed}<{remaining}  {postfix}",
+            bar_format="{percentage:3.0f}% {bar:12} {elapsed}<{remaining}  {desc}",
             mininterval=1 / REFRESH_STEPS_PER_SECOND,
             leave=False,
             dynamic_ncols=True,
@@ -120,7 +120,7 @@ class TrainingView:
         window = progress.interval
         rate = progress.tokens / progress.seconds if progress.seconds else 0.0
         smoothed = event.loss_nats if progress.smoothed_nats is None else progress.smoothed_nats
-        self.bar.set_postfix_str(
+        self.bar.set_description_str(
             f"{self.show_loss(smoothed)}  {rate:,.0f} tokens/s  gradient {event.grad_norm:.2f}, "
             f"clipped {window.clipped / max(1, window.steps):.0%}{self.valid}",
             refresh=False,

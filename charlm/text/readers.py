@@ -39,7 +39,7 @@ def read_blocks(
     whole_lines: bool = True,
     observe: Callable[[bytes], object] | None = None,
 ) -> Iterator[str]:
-    r"""The text of one input, in order, in blocks of about a megabyte (a longer line is one block).
+    r"""The text of one input, in order, in blocks of a megabyte or less (a longer line is one block).
 
     UTF-8 loses its byte order mark, and CR LF and a lone CR become ``\n``. Latin-1 stands for bytes: nothing is
     changed.
@@ -51,7 +51,8 @@ def read_blocks(
         observe: called with all bytes, unpacked but not otherwise changed, in order; a hash's ``update``, say.
 
     Raises:
-        InputError: missing, not readable, damaged, or not UTF-8 text; one line that says where and what to do.
+        InputError: missing, not readable, damaged, or not UTF-8 text; one line that says where and what to do. The
+            whole lines before the fault have been given.
     """
     raw = _raw_blocks(path)
     if observe is not None:
@@ -87,8 +88,9 @@ def _raw_blocks(path: str) -> Iterator[bytes]:
     name = display_name(path)
     try:
         with _open(path) as stream:
-            # From a pipe, take what is there: who sends line after line wants each to be worked on.
-            read = getattr(stream, "read1", stream.read) if path == STDIN else stream.read
+            # Take what is there: who sends line after line through a pipe wants each to be worked on, and where
+            # gzip data is cut short, read would drop all that it has unpacked of a block.
+            read = getattr(stream, "read1", stream.read)
             while block := read(BLOCK_BYTES):
                 yield block
     except FileNotFoundError:
@@ -113,47 +115,58 @@ def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
     r"""Cut the stream anew so that each block but the last ends with a line end.
 
     A block that ends with ``\r`` may be cut in the middle of ``\r\n``, so its last byte is not trusted as a lone
-    ``\r``.
+    ``\r``. If the stream fails, its last whole lines come before the error.
     """
     held: list[bytes] = []
-    for block in blocks:
-        cut = 1 + max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in ends)
-        if cut:
-            yield b"".join([*held, block[:cut]])
-            held = []
-        if cut < len(block):
-            held.append(block[cut:])
+    try:
+        for block in blocks:
+            cut = 1 + max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in ends)
+            if cut:
+                yield b"".join([*held, block[:cut]])
+                held = []
+            if cut < len(block):
+                held.append(block[cut:])
+    except InputError:
+        rest = b"".join(held)
+        if cut := 1 + max(map(rest.rfind, ends)):
+            yield rest[:cut]
+        raise
     if held:
         yield b"".join(held)
 
 
 def _decode_utf8(name: str, blocks: Iterator[bytes]) -> Iterator[str]:
-    """Decode blocks of whole lines strictly; line ends become newlines."""
+    """Decode blocks of whole lines strictly; line ends become newlines. Whole lines before a fault come before it."""
     offset_bytes = 0
     lines_before = 0
     for data in blocks:
         if offset_bytes == 0:
             _refuse_foreign_mark(name, data)
-        if b"\0" in data:
-            place = offset_bytes + data.index(b"\0")
-            raise InputError(
-                f"{name}: looks binary, with a NUL byte at offset {place}; use --level byte to model any file"
-            )
+        fault = ""
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            line = lines_before + _unix_lines(data[: error.start].decode("utf-8")).count("\n") + 1
-            raise InputError(
-                f"{name}: not UTF-8: byte 0x{data[error.start]:02x} at offset {offset_bytes + error.start}, "
-                f"line {line}; convert it with iconv -f LATIN1 -t UTF-8 (or what it is in), or use --level byte"
-            ) from None
+            text = data[: error.start].decode("utf-8")
+            line = lines_before + _unix_lines(text).count("\n") + 1
+            fault = (
+                f"not UTF-8: byte 0x{data[error.start]:02x} at offset {offset_bytes + error.start}, line {line}; "
+                "convert it with iconv -f LATIN1 -t UTF-8 (or what it is in), or use --level byte"
+            )
+        if b"\0" in data:
+            text = text.partition("\0")[0]
+            place = offset_bytes + data.index(b"\0")
+            fault = f"looks binary, with a NUL byte at offset {place}; use --level byte to model any file"
         if offset_bytes == 0:
             text = text.removeprefix(BYTE_ORDER_MARK)
-        offset_bytes += len(data)
         text = _unix_lines(text)
-        lines_before += text.count("\n")
+        if fault:
+            text = text[: text.rfind("\n") + 1]
         if text:
             yield text
+        if fault:
+            raise InputError(f"{name}: {fault}")
+        offset_bytes += len(data)
+        lines_before += text.count("\n")
 
 
 def _refuse_foreign_mark(name: str, data: bytes) -> None:

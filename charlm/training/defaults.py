@@ -48,11 +48,12 @@ def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any
     size = next(s for s in SIZES if tokens <= s.tokens)
     count = f"{tokens:,} tokens"
     word, many = level == "word", vocabulary_size > 1000
-    embedding = size.hidden_size if many or word else min(size.hidden_size, 64)
+    hidden = max(256, size.hidden_size) if many else size.hidden_size
+    embedding = hidden if many or word else min(hidden, 64)
     return {
         "cell": ("lstm", "the surest learner"),
         "activation": ("tanh", "the cell's own"),
-        "hidden_size": (size.hidden_size, f"{size.what}, {count}"),
+        "hidden_size": (hidden, "many symbols" if hidden > size.hidden_size else f"{size.what}, {count}"),
         "num_layers": (size.num_layers, f"{size.what}, {count}"),
         "embedding_size": (embedding, "as the hidden size" if many or word else "enough for a small vocabulary"),
         "tie_weights": (False, "output weights of their own"),
@@ -62,7 +63,7 @@ def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any
         "schedule": ("cosine", "ends well"),
         "clip": (1.0, "rare long steps are cut"),
         "clip_mode": ("norm", "keeps the direction"),
-        "dropout": (0.3, "many symbols, each seen seldom") if many else (size.dropout, size.what),
+        "dropout": (0.5, "many symbols, each seen seldom") if many else (size.dropout, size.what),
         "variational": (False, "a new mask each step"),
         "initial_state": ("zeros", "as when it samples"),
         "epochs": (size.epochs, f"{size.what}, {count}"),

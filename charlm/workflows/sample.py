@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import secrets
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -20,6 +17,7 @@ from charlm.errors import InputError, UsageError
 from charlm.text import corpus
 from charlm.text.readers import display_name, read_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
+from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary
 from charlm.workflows.decoding import Drawing, Ids, NextToken, Start, Truncation, beam_search, draw_sequences
 
@@ -201,7 +199,6 @@ def read_prompt(options: SampleOptions, vocabulary: Vocabulary, tokenizer: Token
             text = text.rstrip(NEWLINE)  # the end of the file's last line, not a part of the prompt
     elif tokenizer.level == "byte":
         text = os.fsencode(text).decode("latin-1")
-    text = tokenizer.clean(text)
     if tokenizer.sequence == "line" and NEWLINE in text:
         raise InputError("prompt: has more than one line, but this model writes single lines; give one")
     tokens = tokenizer.tokens(text)
@@ -209,7 +206,7 @@ def read_prompt(options: SampleOptions, vocabulary: Vocabulary, tokenizer: Token
     # In a text of words, <unk> may be written out; it is then what it says.
     unknown = [i for i in np.flatnonzero(ids == UNK_ID).tolist() if tokenizer.level != "word" or tokens[i] != UNK]
     if unknown and options.on_unknown == "error":
-        raise InputError(_unknown_symbol(text, tokens, unknown[0], tokenizer))
+        raise _unknown_at(unknown[0], tokens, text, tokenizer)
     if unknown and options.on_unknown == "skip":
         ids = np.delete(ids, unknown)
         tokens = np.delete(np.array(tokens, dtype=object), unknown).tolist()
@@ -217,23 +214,13 @@ def read_prompt(options: SampleOptions, vocabulary: Vocabulary, tokenizer: Token
     return Prompt(ids, [token.encode("utf-8", "replace").decode("utf-8") for token in tokens])
 
 
-def _unknown_symbol(text: str, tokens: list[str], number: int, tokenizer: Tokenizer) -> str:
-    """The message on an unknown token: which, where, what to do."""
-    token, place = tokens[number], number
-    if tokenizer.level == "word":
-        place = next(islice(re.finditer(r"\n|\S+", text), number, None)).start()
-        what = f"the word {token!r}"
-    elif tokenizer.level == "byte":
-        what = f"byte 0x{ord(token):02X}"
-    else:
-        # A mark by itself would join the quote before it.
-        shown = ascii(token) if unicodedata.category(token).startswith("M") else repr(token)
-        what = f"{shown} (U+{ord(token):04X}{', ' if (name := unicodedata.name(token, '')) else ''}{name})"
-    line, column = text.count(NEWLINE, 0, place) + 1, place - text.rfind(NEWLINE, 0, place)
-    return (
-        f"prompt: {what} at line {line}, column {column} is not in the model's vocabulary; leave it out, or use "
-        "--on-unknown skip or unk"
-    )
+def _unknown_at(number: int, tokens: list[str], text: str, tokenizer: Tokenizer) -> InputError:
+    """The error that token ``number`` of a prompt is, in the text as it was given."""
+    before = tokens[:number]
+    line = before.count(NEWLINE)
+    index = before[::-1].index(NEWLINE) if line else number
+    where = column(text.split(NEWLINE)[line], index, tokenizer)
+    return InputError(unknown_message("prompt", tokens[number], line + 1, where, tokenizer))
 
 
 def sample(

@@ -17,6 +17,7 @@ from charlm import units
 from charlm.errors import InputError
 from charlm.text.readers import display_name, read_blocks
 from charlm.text.tokenizer import NEWLINE
+from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS, EOS_ID
 from charlm.workflows.model_files import LoadedModel
 from charlm.workflows.scoring_batches import (
@@ -26,13 +27,11 @@ from charlm.workflows.scoring_batches import (
     OpenSequence,
     Places,
     Text,
-    column,
     encode,
     line_windows,
     paragraph_windows,
     score_sequences,
 )
-from charlm.workflows.tokenize import visible
 
 UNLEARNT = (
     "the model's training text held no unknown token, so the probability of <unk> was never learnt; "
@@ -316,17 +315,8 @@ class Scorer:
         line, index = text.line_of(place)
         where = column(text.lines[line], index, self._tokenizer) + (0 if line else columns)
         raise _UnknownError(
-            f"{display_name(path)}: {self._describe(text.tokens[place])} at line {text.numbers[line]}, column {where} "
-            "is not in the model's vocabulary; score it as <unk> with --on-unknown unk, or leave it out with skip",
-            line,
+            unknown_message(display_name(path), text.tokens[place], text.numbers[line], where, self._tokenizer), line
         )
-
-    def _describe(self, token: str) -> str:
-        if self._tokenizer.level == "byte":
-            return f"byte 0x{ord(token):02x}"
-        shown, code_point = visible(token), f"U+{ord(token[0]):04X}"
-        what = "word" if self._tokenizer.level == "word" and token != NEWLINE else "character"
-        return f"{what} {shown}" if len(token) > 1 or shown == code_point else f"{what} {shown} ({code_point})"
 
 
 class _UnknownError(InputError):

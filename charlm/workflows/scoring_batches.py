@@ -7,8 +7,6 @@ Memory is bounded: by a window of the text, by a pass of the model.
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,8 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import InputError
-from charlm.text.readers import BYTE_ORDER_MARK, read_blocks
+from charlm.text.readers import read_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary, code_points
 
@@ -105,25 +102,14 @@ def encode(
     return Text(lines, numbers, tokens, ids, line_ends, last + 1)
 
 
-def column(line: str, index: int, tokenizer: Tokenizer) -> int:
-    """Where a line's token number ``index`` begins in the line as it was given, in characters from 1."""
-    cleaned = tokenizer.clean(line)
-    if tokenizer.level == "word":
-        starts = [match.start() for match in re.finditer(r"\S+", cleaned)]
-        index = starts[index] if index < len(starts) else len(cleaned)
-    if cleaned == line:
-        return index + 1
-    # One after the longest beginning of the line that, cleaned, does not reach the token.
-    return bisect_right(range(1, len(line) + 1), index, key=lambda size: len(tokenizer.clean(line[:size]))) + 1
-
-
 def line_windows(path: str, encoding: Encoding) -> Iterator[list[str]]:
     """The lines of a text in windows, of which none waits for more of the input than has come.
 
     Raises:
         InputError: the text is at fault; the lines before the fault have been given.
     """
-    for lines in _line_blocks(path, encoding):
+    for block in read_blocks(path, encoding=encoding):
+        lines = block.removesuffix(NEWLINE).split(NEWLINE)
         first = characters = 0
         for last, line in enumerate(lines, start=1):
             characters += len(line) + 1
@@ -132,36 +118,6 @@ def line_windows(path: str, encoding: Encoding) -> Iterator[list[str]]:
                 first, characters = last, 0
         if first < len(lines):
             yield lines[first:]
-
-
-def _line_blocks(path: str, encoding: Encoding) -> Iterator[list[str]]:
-    """The lines of a text, as many at once as come; where it is damaged, first those before the damage."""
-    line_ends = (b"\n", b"\r") if encoding == "utf-8" else (b"\n",)
-    unread = bytearray()  # bytes whose lines have not been given yet
-    try:
-        for block in read_blocks(path, encoding=encoding, observe=unread.extend):
-            # A block ends with a line's end, but not with a CR that may be half of a CR LF.
-            del unread[: 1 + max(unread.rfind(end, 0, len(unread) - (end == b"\r")) for end in line_ends)]
-            yield block.removesuffix(NEWLINE).split(NEWLINE)
-    except InputError:
-        sound = _sound_text(bytes(unread), encoding)
-        if sound:
-            yield sound.removesuffix(NEWLINE).split(NEWLINE)
-        raise
-
-
-def _sound_text(data: bytes, encoding: Encoding) -> str:
-    """The whole lines of a text before what is wrong with it; empty if there are none."""
-    if encoding == "latin-1":
-        return data[: data.rfind(b"\n") + 1].decode(encoding)
-    data = data.split(b"\0")[0]
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError as error:
-        data = data[: error.start]
-    data = data[: 1 + max(data.rfind(b"\n"), data.rfind(b"\r"))]
-    text = data.decode(encoding).removeprefix(BYTE_ORDER_MARK)
-    return text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
 
 
 def paragraph_windows(

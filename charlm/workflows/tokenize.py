@@ -73,9 +73,11 @@ def tokenize(
     Raises:
         InputError: an input is at fault; nothing was written.
         CheckpointError: the model is.
-        UsageError: options contradict each other, or ``output`` is the text itself.
+        UsageError: options contradict each other, or ``output`` is the text itself or standard output.
         OutputError: ``output`` cannot be written.
     """
+    if output == STDIN:
+        raise UsageError("-o -: a token file cannot go to standard output; name a file")
     if output is not None:
         check_writable(output)
         if any(path != STDIN and _is_same_file(path, output) for path in paths):

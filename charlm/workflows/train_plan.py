@@ -26,6 +26,7 @@ from charlm.workflows.tokenize import TextOptions
 
 TRAINING_STATE = "training-state"
 MODEL_OPTIONS = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights")
+LEAST_INTERVAL = 100  # steps between validations, where the number of epochs is open and an epoch may be very short
 CHANGEABLE = ("epochs", "time_seconds", "patience")  # on --resume
 
 Chosen = dict[str, tuple[Any, str]]  # option -> value and reason
@@ -260,7 +261,10 @@ class Plan:
             warmup = min(defaults.warmup_steps(total), batches.steps_per_epoch if total is None else total)
             options = replace(options, warmup=warmup)
             self.chosen["warmup"] = (options.warmup, "steps; Adam's averages settle first")
-        return replace(options, valid_interval=defaults.valid_interval(batches.steps_per_epoch, total))
+        interval = defaults.valid_interval(batches.steps_per_epoch, total)
+        if options.epochs is None:
+            interval = max(interval, LEAST_INTERVAL)
+        return replace(options, valid_interval=interval)
 
     def _settle_resumed(self, given: Mapping[str, Any]) -> tuple[TrainingOptions, LanguageModelConfig]:
         assert self.saved is not None
