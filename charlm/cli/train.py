@@ -107,7 +107,12 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.option("--tie-weights", is_flag=True, default=None, help="The output's weights are the embedding's.")
 @click.option("--epochs", type=COUNT, metavar="N", help="Passes over the text.")
 @click.option("--time", "time_seconds", type=duration, metavar="TIME", help="Train so long: 90s, 5m, 1h30m.")
-@click.option("--patience", type=COUNT, metavar="N", help="Stop after N validations without a better model.")
+@click.option(
+    "--patience",
+    type=COUNT,
+    metavar="N",
+    help="Stop after N validations without a better model.  [default: 6, unless --epochs or --time is given]",
+)
 @click.option("--batch-size", type=COUNT, metavar="N", help="Rows of text side by side.")
 @click.option("--bptt", type=COUNT, metavar="N", help="Steps through which the gradient flows back.")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")

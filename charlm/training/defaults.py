@@ -28,6 +28,21 @@ class _Size:
     dropout: float
 
 
+# What does not depend on the text: the help of `charlm train` names these.
+FIXED = {
+    "cell": "lstm",
+    "activation": "tanh",
+    "tie_weights": False,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "clip": 1.0,
+    "clip_mode": "norm",
+    "weight_decay": 0.0,
+    "variational": False,
+    "initial_state": "zeros",
+    "seed": 0,
+}
+
 SIZES = (
     _Size(60_000, "a small corpus", 128, 1, 16, 32, 40, 0.3),
     _Size(500_000, "a middling corpus", 128, 1, 32, 32, 20, 0.1),
@@ -51,23 +66,14 @@ def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any
     hidden = max(256, size.hidden_size) if many else size.hidden_size
     embedding = hidden if many or word else min(hidden, 64)
     return {
-        "cell": ("lstm", "the surest learner"),
-        "activation": ("tanh", "the cell's own"),
         "hidden_size": (hidden, "many symbols" if hidden > size.hidden_size else f"{size.what}, {count}"),
-        "num_layers": (size.num_layers, f"{size.what}, {count}"),
-        "embedding_size": (embedding, "as the hidden size" if many or word else "enough for a small vocabulary"),
-        "tie_weights": (False, "output weights of their own"),
-        "bptt": (size.bptt, f"{size.what}"),
-        "batch_size": (size.batch_size, f"{size.what}"),
-        "optimizer": ("adamw", "needs no tuning"),
-        "schedule": ("cosine", "ends well"),
-        "clip": (1.0, "rare long steps are cut"),
-        "clip_mode": ("norm", "keeps the direction"),
+        "num_layers": (size.num_layers, size.what),
+        "embedding_size": (embedding, "as the hidden size" if many or word else "enough for few symbols"),
+        "bptt": (size.bptt, size.what),
+        "batch_size": (size.batch_size, size.what),
         "dropout": (0.5, "many symbols, each seen seldom") if many else (size.dropout, size.what),
-        "variational": (False, "a new mask each step"),
-        "initial_state": ("zeros", "as when it samples"),
-        "epochs": (size.epochs, f"{size.what}, {count}"),
-        "patience": (PATIENCE, "validations without a better model: it only learns by heart"),
+        "epochs": (size.epochs, size.what),
+        "patience": (PATIENCE, "validations without a better model"),
     }
 
 
@@ -75,7 +81,7 @@ def learning_rate(optimizer: str, hidden_size: int) -> tuple[float, str]:
     """A rate that suits the optimiser and the model's size."""
     if optimizer == "sgd":
         return 0.5, "for SGD with momentum"
-    return (0.004, "a small model") if hidden_size <= 256 else (0.002, "a wide model")
+    return (0.004, "layers of up to 256") if hidden_size <= 256 else (0.002, "layers wider than 256")
 
 
 def warmup_steps(total_steps: int | None) -> int:

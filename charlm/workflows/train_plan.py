@@ -232,16 +232,18 @@ class Plan:
         hidden = given.get("hidden_size", suggested["hidden_size"][0])
         if "hidden_size" in given and "embedding_size" not in given and not given.get("tie_weights"):
             suggested["embedding_size"] = (min(suggested["embedding_size"][0], hidden), "at most the hidden size")
-        suggested["lr"] = defaults.learning_rate(given.get("optimizer", suggested["optimizer"][0]), hidden)
-        if "time_seconds" in given and "epochs" not in given:
-            suggested["epochs"] = (None, "--time decides")
-        self.chosen |= {k: v for k, v in suggested.items() if k not in given and v[0] is not None}
-        values = {k: v[0] for k, v in suggested.items()} | given
+        suggested["lr"] = defaults.learning_rate(given.get("optimizer", defaults.FIXED["optimizer"]), hidden)
+        if "epochs" in given or "time_seconds" in given:  # the user knows how long to train
+            del suggested["patience"]
+        if "time_seconds" in given:
+            del suggested["epochs"]
+        self.chosen |= {name: choice for name, choice in suggested.items() if name not in given}
+        values: dict[str, Any] = (
+            {"epochs": None, **defaults.FIXED} | {name: value for name, (value, _) in suggested.items()} | given
+        )
         config = self._config({name: values[name] for name in MODEL_OPTIONS})
         names = {f.name for f in fields(TrainingOptions)}
         options = TrainingOptions(**{k: v for k, v in values.items() if k in names})
-        if "schedule" not in given and "time_seconds" not in given and options.epochs is None:
-            options = replace(options, schedule="constant")
         return self._count_steps(options, given), config
 
     def _count_steps(self, options: TrainingOptions, given: Mapping[str, Any]) -> TrainingOptions:
