@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 
 import click
@@ -17,6 +18,7 @@ def announce_compilation() -> None:
     def tell(name: str) -> None:
         if not told:
             told.append(name)
-            click.echo("compiling kernels for this processor: once, about 15 s ...", err=True)
+            with contextlib.suppress(OSError):  # nobody listens: no reason to stop
+                click.echo("compiling kernels for this processor: once, about 15 s ...", err=True)
 
     on_compilation(tell)

@@ -111,7 +111,7 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
     "--patience",
     type=COUNT,
     metavar="N",
-    help="Stop after N validations without a better model.  [default: 6, unless --epochs or --time is given]",
+    help="Stop after N validations without a better model.  [default: 6, if neither --epochs nor --time is given]",
 )
 @click.option("--batch-size", type=COUNT, metavar="N", help="Rows of text side by side.")
 @click.option("--bptt", type=COUNT, metavar="N", help="Steps through which the gradient flows back.")

@@ -238,9 +238,8 @@ class Plan:
         if "time_seconds" in given:
             del suggested["epochs"]
         self.chosen |= {name: choice for name, choice in suggested.items() if name not in given}
-        values: dict[str, Any] = (
-            {"epochs": None, **defaults.FIXED} | {name: value for name, (value, _) in suggested.items()} | given
-        )
+        derived = {name: value for name, (value, _) in suggested.items()}
+        values: dict[str, Any] = {"epochs": None, **defaults.FIXED, **derived, **given}
         config = self._config({name: values[name] for name in MODEL_OPTIONS})
         names = {f.name for f in fields(TrainingOptions)}
         options = TrainingOptions(**{k: v for k, v in values.items() if k in names})
