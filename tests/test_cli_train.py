@@ -113,7 +113,7 @@ def test_defaults_are_told_with_their_reasons() -> None:
     assert re.fullmatch(r"model: lstm, 1 layer of 8, embedding 8: [\d,]+ parameters", lines[1])
     assert lines[2] == "chosen for you:"
     chosen = {line.split()[0]: re.split(" {2,}", line.strip()) for line in lines if line.startswith("  --")}
-    for option in ("--num-layers", "--embedding-size", "--batch-size", "--bptt", "--lr", "--dropout", "--warmup"):  # fmt: skip
+    for option in ("--num-layers", "--embedding-size", "--batch-size", "--bptt", "--lr", "--dropout", "--warmup"):
         _, value, reason = chosen[option]
         assert value
         assert reason
