@@ -225,7 +225,7 @@ def test_options_take_effect(options: list[str]) -> None:
         if option.startswith("--") and not value.startswith("--"):
             kept = values[option[2:].replace("-", "_")]
             assert kept == type(kept)(value)
-    assert header["command"].startswith("charlm ")
+    assert header["command"].startswith("charlm")
 
 
 @pytest.mark.parametrize(

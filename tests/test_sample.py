@@ -165,10 +165,12 @@ def test_sampled_sequences_have_the_frequencies_of_the_model() -> None:
         found[name] = found.get(name, 0) + 1
     symbols = ["<unk>", "", "a", "b", "c"]
     chi_squared, cells = 0.0, 0
-    for length in range(3):
+    not_empty = 1 - math.exp(log_prob(trigram, [EOS_ID]))  # a sample is never empty
+    assert "." not in found
+    for length in range(1, 3):
         for ids in itertools.product((0, 2, 3, 4), repeat=length):
             ends = [EOS_ID] if length < 2 else []
-            expected = count * math.exp(log_prob(trigram, [*ids, *ends]))
+            expected = count * math.exp(log_prob(trigram, [*ids, *ends])) / not_empty
             name = "".join(symbols[i] for i in ids) + ("." if ends else "")
             if expected > 5:
                 chi_squared += (found.get(name, 0) - expected) ** 2 / expected
@@ -290,14 +292,14 @@ def test_a_wider_beam_finds_what_greed_misses() -> None:
     (one,) = run(model, beam=3)
     assert (one.text, one.ended, one.log_prob_nats) == ("c", "eos", pytest.approx(math.log(0.3)))
     texts = [one.text for one in run(model, beam=8, count=4)]
-    assert texts == ["c", "b", "a", ""]  # .3, .2, .4 * .3, .1; then aa with .036
+    assert texts == ["c", "b", "a", "ab"]  # .3, .2, .4 * .3, then .4 * .2; the empty text, .1, is left out
 
 
 def test_a_beam_stops_when_nothing_can_improve() -> None:
     model = StubModel(np.tile([0, 0.9, 0.05, 0.03, 0.02], (6, 1)))
     (one,) = run(model, beam=20)
-    assert one.text == ""
-    assert model.steps <= 2
+    assert one.text == "a"
+    assert model.steps <= 1 + 3
 
 
 def test_a_beam_with_nothing_finished_gives_what_the_length_cut() -> None:

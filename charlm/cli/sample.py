@@ -31,7 +31,7 @@ tokens. Each is followed by a line break, paragraphs and files also by an empty 
 byte model of files are written as they are, with nothing added.
 
 --temperature acts first, then --top-k, then --top-p. The unknown token is not drawn, the others share its
-probability: see --allow-unk. Sample i of a --seed is the same text for any -n and --threads.
+probability: see --allow-unk. A sample is never empty. Sample i of a --seed is the same text for any -n and --threads.
 
 --beam looks for the likeliest whole texts: by total log probability, not normalised by length, so they tend to be
 short. For a model of files, which would end at once, it looks for the likeliest text of --max-length tokens.

@@ -152,6 +152,7 @@ def draw_sequences(
     *,
     count: int,
     max_length: int,
+    shortest: int = 0,
     seed: int | None,
     refuse: Callable[[list[int]], bool],
     attempts: int,
@@ -163,6 +164,7 @@ def draw_sequences(
         truncation: how to change the distributions.
         count: how many.
         max_length: the most tokens, EOS not counted.
+        shortest: the fewest: EOS is not drawn before.
         seed: of the random numbers; None to take the likeliest token each time.
         refuse: whether to draw a sequence of these ids again.
         attempts: how many draws of one sequence may be refused.
@@ -175,10 +177,11 @@ def draw_sequences(
     following = len(rows)
     state, log_probs = start.repeat(len(rows))
     while rows:
+        choices = _without_end(log_probs, [len(row.ids) < shortest for row in rows])
         if seed is None:
-            tokens = likeliest(log_probs, allow_unk=truncation.allow_unk)
+            tokens = likeliest(choices, allow_unk=truncation.allow_unk)
         else:
-            tokens = draw(truncation.weights(log_probs), np.array([row.uniform() for row in rows]))
+            tokens = draw(truncation.weights(choices), np.array([row.uniform() for row in rows]))
         token_nats = log_probs[np.arange(len(rows)), tokens]
         staying: list[int] = []
         new: list[Drawing] = []
@@ -215,6 +218,15 @@ def draw_sequences(
             rows += new
 
 
+def _without_end(log_probs: Nats, too_short: list[bool]) -> Nats:
+    """Log probabilities, (N, V), in which the rows that are too short cannot end."""
+    if not any(too_short):
+        return log_probs
+    choices: Nats = log_probs.copy()
+    choices[too_short, EOS_ID] = -np.inf
+    return choices
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """A continuation that beam search has found.
@@ -237,6 +249,7 @@ def beam_search(
     width: int,
     best: int,
     max_length: int,
+    shortest: int = 0,
     can_end: bool = True,
     allow_unk: bool = False,
 ) -> list[Hypothesis]:
@@ -251,6 +264,7 @@ def beam_search(
         width: how many unfinished continuations are kept from one length to the next.
         best: how many to return.
         max_length: the most tokens, EOS not counted.
+        shortest: the fewest of a continuation that ends.
         can_end: whether EOS may end a continuation; if not, all have ``max_length`` tokens.
         allow_unk: whether a continuation may hold the unknown token.
 
@@ -269,7 +283,7 @@ def beam_search(
         totals = scores[:, None] + log_probs
         if np.isnan(totals).any():
             raise _not_a_number()
-        if can_end:
+        if can_end and length >= shortest:
             least = finished[-1].log_prob_nats if len(finished) == best else -np.inf
             ends = enumerate(totals[:, EOS_ID].tolist())
             finished += [Hypothesis(ids[row].tolist(), end, True) for row, end in ends if end > least]

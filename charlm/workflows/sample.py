@@ -254,6 +254,7 @@ def sample(
         width=options.beam,
         best=options.count,
         max_length=options.max_length or texts.default_length,
+        shortest=texts.shortest,
         # The end of a whole file right at its begin is likelier than any text of some length.
         can_end=tokenizer.sequence != "file",
         allow_unk=options.allow_unk,
@@ -275,6 +276,11 @@ class _Texts:
     def default_length(self) -> int:
         """The most tokens to draw, if the user does not say."""
         return LENGTHS.get((self.tokenizer.sequence, self.tokenizer.level), LONGEST_SEQUENCE)
+
+    @property
+    def shortest(self) -> int:
+        """The fewest tokens to draw: a sample is never empty, as no sequence of a training text is."""
+        return 0 if self.prompt.tokens else 1
 
     def sample(self, index: int, ids: list[int], nats: float, is_ended: bool, refused: int | None = None) -> Sample:
         """A sample of these drawn tokens, whose log probability after the prompt is ``nats``."""
@@ -306,6 +312,7 @@ def _draw(
         Truncation(options.allow_unk, options.temperature or 1.0, options.top_k, options.top_p),
         count=options.count,
         max_length=options.max_length or texts.default_length,
+        shortest=texts.shortest,
         seed=None if options.greedy else options.seed,
         refuse=lambda ids: known is not None and prompt_ids + ids in known,
         attempts=ATTEMPTS,
