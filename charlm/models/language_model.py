@@ -18,7 +18,7 @@ from charlm.engine.threads import Task, Team, share
 from charlm.models.parameters import Array, Parameters
 from charlm.models.stack import Batch, Buffers, Ids, PackedWeight, Stack, StackConfig, initialise
 
-SMALL_WORK = 4_000_000  # multiplications of a pass below which one thread is faster than two
+SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class LanguageModel:
 
     def _run_rows(self, task: Task, tokens: int) -> None:
         """Run a task over rows; work of a few microseconds is not worth waking anyone for."""
-        if tokens * self.parameters.count < SMALL_WORK:
+        if self.stack.rows == 1 or tokens * self.parameters.count < SMALL_WORK:
             task(0, 1)
         else:
             self.team.run(task)

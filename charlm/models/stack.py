@@ -13,6 +13,7 @@ So the bits of a result do not depend on the number of threads.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from charlm.engine.threads import share
 from charlm.models.parameters import Array, Parameters
 
 Ids = NDArray[np.int32]
+MOST_VIEWS = 1000  # shapes that are remembered: looking one up costs a tenth of making it
 WHOLE_TABLE = 4096  # vocabularies below this keep the projection of every id between passes with the same weights
 
 
@@ -83,14 +85,22 @@ class Buffers:
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self._flat: dict[str, NDArray[Any]] = {}
+        self._views: dict[tuple[str, tuple[int, ...]], NDArray[Any]] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> NDArray[Any]:
         """An array of that shape; what it holds is whatever was there before."""
-        size = int(np.prod(shape))
+        found = self._views.get((name, shape))
+        if found is not None:
+            return found
+        size = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or flat.size < size:
             flat = self._flat[name] = np.zeros(size, dtype or self.dtype)
-        return flat[:size].reshape(shape)
+            self._views = {key: view for key, view in self._views.items() if key[0] != name}  # the old memory's
+        if len(self._views) >= MOST_VIEWS:
+            self._views.clear()
+        view = self._views[name, shape] = flat[:size].reshape(shape)
+        return view
 
 
 class PackedWeight:
