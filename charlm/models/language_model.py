@@ -7,6 +7,7 @@ so no begin-of-sentence token is needed. State goes in and comes out: nothing is
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from charlm.models.parameters import Array, Parameters
 from charlm.models.stack import Batch, Buffers, Ids, PackedWeight, Stack, StackConfig, initialise
 
 SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
+
+# Gates of a few steps that a thread keeps in its second-level cache when it scores: 20 % faster than 64 steps at a time
+# (LSTM 2 x 128, 64 rows). In training, which reads everything again much later, blocks of steps gain nothing.
+CACHED_NUMBERS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -189,15 +194,18 @@ class LanguageModel:
         """
         targets = np.ascontiguousarray(targets)
         result = np.empty(targets.shape)
-        self._infer(Batch(inputs, state, self.zero_state(inputs.shape[1])))
-
-        def through_time(part: int, parts: int) -> None:
-            low, high = self._forward(part, parts)
-            layers.target_log_probs(self.logits, targets, result, low, high)
-
-        self._run_rows(through_time, inputs.size)
-        self.stack.end()
+        steps, rows = inputs.shape
+        block = max(1, CACHED_NUMBERS * self.team.threads // (rows * self.stack.columns))
+        for first in range(0, steps, block):
+            here = slice(first, first + block)
+            self._infer(Batch(inputs[here], state, self.zero_state(rows)))
+            self._run_rows(partial(self._target_log_probs, targets[here], result[here]), rows * self.stack.steps)
+            self.stack.end()
         return result
+
+    def _target_log_probs(self, targets: Ids, result: NDArray[np.float64], part: int, parts: int) -> None:
+        low, high = self._forward(part, parts)
+        layers.target_log_probs(self.logits, targets, result, low, high)
 
     def step(self, state: Array, tokens: Ids) -> tuple[Array, NDArray[np.float64]]:
         """One step of N sequences: what sampling, beam search and scoring stand on.
