@@ -43,9 +43,10 @@ FIXED = {
     "seed": 0,
 }
 
+MIDDLING_TOKENS = 500_000
 SIZES = (
     _Size(60_000, "a small corpus", 128, 1, 16, 32, 40, 0.3),
-    _Size(500_000, "a middling corpus", 128, 1, 32, 32, 20, 0.1),
+    _Size(MIDDLING_TOKENS, "a middling corpus", 128, 1, 32, 32, 20, 0.1),
     _Size(5_000_000, "a large corpus", 256, 2, 50, 64, 10, 0.1),
     _Size(float("inf"), "a very large corpus", 512, 2, 64, 100, 3, 0.0),
 )
@@ -71,10 +72,17 @@ def choose(tokens: int, vocabulary_size: int, level: str) -> dict[str, tuple[Any
         "embedding_size": (embedding, "as the hidden size" if many or word else "enough for few symbols"),
         "bptt": (size.bptt, size.what),
         "batch_size": (size.batch_size, size.what),
-        "dropout": (0.5, "many symbols, each seen seldom") if many else (size.dropout, size.what),
+        "dropout": _dropout(size, many),
         "epochs": (size.epochs, size.what),
         "patience": (PATIENCE, "validations without a better model"),
     }
+
+
+def _dropout(size: _Size, many: bool) -> tuple[float, str]:
+    """Many symbols, each seen seldom, are soon learnt by heart: the sooner, the shorter the text."""
+    if not many:
+        return size.dropout, size.what
+    return (0.5 if size.tokens <= MIDDLING_TOKENS else 0.3), "many symbols, each seen seldom"
 
 
 def learning_rate(optimizer: str, hidden_size: int) -> tuple[float, str]:
