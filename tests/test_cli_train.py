@@ -138,7 +138,8 @@ def test_json_is_one_object_on_stdout() -> None:
     assert value["tokens"] == 2 * (len(TEXT) - sum(len(line) + 1 for line in LINES[9::10]))
     assert value["best_valid_nats"] == min(one["valid_nats"] for one in loaded.header["history"])
     assert value["train_nats"] > 0
-    assert value["tokens_per_second"] == pytest.approx(value["tokens"] / value["seconds"], rel=0.05)
+    tokens, seconds = value["tokens"], value["seconds"]  # rounded to milliseconds, of which there are few here
+    assert tokens / (seconds + 0.001) <= value["tokens_per_second"] <= tokens / max(seconds - 0.001, 1e-9)
     assert trained("text.txt", "-o", "m.npz", "--valid-frac", 0)["best_valid_nats"] is None
 
 

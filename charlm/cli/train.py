@@ -57,7 +57,7 @@ def duration(value: str) -> float:
     parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if not seconds > 0:
-        raise click.BadParameter(f"{value!r} is no time; write 90s, 5m or 1h30m")
+        raise click.BadParameter(f"{value!r} is no time; write 90s, 5m or 1h30m.")
     return seconds
 
 
@@ -68,7 +68,7 @@ def rate(value: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise click.BadParameter(f"{value!r} is not a number above 0")
+        raise click.BadParameter(f"{value!r} is not a number above 0.")
     return number
 
 

@@ -17,9 +17,9 @@ from charlm.files import check_writable
 from charlm.models.language_model import LanguageModel
 from charlm.text.batches import Chunk, evaluation_chunks
 from charlm.text.readers import STDIN
-from charlm.text.vocabulary import EOS_ID, UNK_ID
 from charlm.training.loop import Finished, RolledBack, StepDone, Trainer, Validated
 from charlm.training.state import Progress, Window
+from charlm.workflows.sample import Sample, SampleOptions, sample
 from charlm.workflows.train_plan import TRAINING_STATE, Plan, TrainRequest, fingerprint, resume_path
 
 EVALUATION_STREAMS, EVALUATION_STEPS, EVALUATION_WARMUP = 32, 64, 128
@@ -250,20 +250,13 @@ class _Session:
 
     def _sample(self) -> str:
         """A little text of the model's."""
-        model, vocabulary, tokenizer = self.model, self.train.vocabulary, self.train.tokenizer
-        rng = np.random.default_rng([self.options.seed, self.trainer.state.progress.step])
-        state, token, symbols = model.zero_state(1), vocabulary.start_id, list[str]()
-        for _ in range(SAMPLE_TOKENS[tokenizer.level]):
-            state, log_probs = model.step(state, np.array([token], np.int32))
-            probs = np.exp(log_probs[0])
-            probs[UNK_ID] = 0
-            if not probs.sum() > 0:  # nothing but <unk>, or a model gone wrong
-                break
-            token = int(rng.choice(probs.size, p=probs / probs.sum()))
-            if token == EOS_ID:
-                break
-            symbols.append(vocabulary.symbol(token))
-        return tokenizer.join(symbols)
+        options = SampleOptions(max_length=SAMPLE_TOKENS[self.train.tokenizer.level], seed=self._sample_seed())
+        events = sample(self.model, self.train.vocabulary, self.train.tokenizer, options)
+        return next(event.text for event in events if isinstance(event, Sample))
+
+    def _sample_seed(self) -> int:
+        """Another one at each validation, the same in each run."""
+        return (self.options.seed << 32) + self.trainer.state.progress.step
 
     def _excerpt(self, chunk: Chunk) -> str:
         """The text of the first row of a chunk, shortened."""
