@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from charlm.engine.jit import VECTOR_BYTES, kernel
+from charlm.engine.panels import copy_row, transpose_block
 from charlm.engine.tile import ADD, BIAS, ROWS, VECTORS, ZERO, tile
 
 __all__ = ["ADD", "BIAS", "ZERO", "accumulate_outer", "multiply", "pack", "pack_transposed", "packed_size"]
@@ -23,7 +24,8 @@ __all__ = ["ADD", "BIAS", "ZERO", "accumulate_outer", "multiply", "pack", "pack_
 K_BLOCK = 512  # rows of a panel used in one go: 128 KB of float32, which stays in the second-level cache
 A_BLOCK = 1 << 16  # numbers of the left-hand matrix used in one go, for the same reason
 PADDING = 16  # numbers between packed rows: a stride of a power of two would map them all to the same cache lines
-OUTER_BLOCK = 192  # rows summed in one go by `accumulate_outer`: a packed panel then fits the first-level cache
+OUTER_BLOCK = 400  # rows summed in one go by `accumulate_outer`, as far as OUTER_NUMBERS allows
+OUTER_NUMBERS = 1 << 17  # of the inputs kept packed meanwhile: half a second-level cache
 
 
 @kernel
@@ -46,6 +48,25 @@ def packed_size(k: int, n: int, lanes: int) -> int:
 
 
 @kernel
+def pack_panel(b: Any, start: int, b_row: int, k_total: int, columns: int, packed: Any, packed_start: int) -> None:
+    """Lay ``k_total`` rows of up to one panel's width one after another, each filled up to whole vectors with zeros.
+
+    Args:
+        b: flat; the first row begins at ``start``, the others ``b_row`` numbers after one another.
+        packed: OUT, flat, from ``packed_start`` on.
+    """
+    lanes = lanes_of(b)
+    if columns == VECTORS * lanes:
+        for k in range(k_total):
+            copy_row(b, start + k * b_row, b_row, packed, packed_start + k * columns, columns, VECTORS)
+        return
+    padded = (columns + lanes - 1) // lanes * lanes
+    for k in range(k_total):
+        for j in range(0, columns, lanes):
+            copy_row(b, start + k * b_row + j, b_row, packed, packed_start + k * padded + j, columns - j, 1)
+
+
+@kernel
 def pack(b: Any, column: int, n: int, packed: Any, part: int, parts: int) -> None:
     """Pack columns ``column`` .. ``column + n`` of a matrix, or this thread's share of its panels.
 
@@ -54,22 +75,14 @@ def pack(b: Any, column: int, n: int, packed: Any, part: int, parts: int) -> Non
         packed: OUT, (packed_size(K, n),). The columns beyond n in the last vector are zero.
         part, parts: which share of the panels to pack.
     """
-    lanes = lanes_of(b)
-    width = VECTORS * lanes
+    width = VECTORS * lanes_of(b)
     k_total = b.shape[0]
+    b_flat = b.reshape(b.size)
     panels = (n + width - 1) // width
     for panel in range(panels * part // parts, panels * (part + 1) // parts):
         first = panel * width
         inside = min(width, n - first)
-        padded = (inside + lanes - 1) // lanes * lanes
-        for k in range(k_total):
-            start = first * k_total + k * padded
-            row = packed[start : start + padded]
-            source = b[k, column + first : column + first + inside]
-            for j in range(inside):
-                row[j] = source[j]
-            for j in range(inside, padded):
-                row[j] = 0
+        pack_panel(b_flat, column + first, b.shape[1], k_total, inside, packed, first * k_total)
 
 
 @kernel
@@ -84,20 +97,19 @@ def pack_transposed(b: Any, column: int, k_total: int, packed: Any, part: int, p
     lanes = lanes_of(b)
     width = VECTORS * lanes
     n = b.shape[0]
+    b_flat = b.reshape(b.size)
     panels = (n + width - 1) // width
     for panel in range(panels * part // parts, panels * (part + 1) // parts):
         first = panel * width
         inside = min(width, n - first)
         padded = (inside + lanes - 1) // lanes * lanes
         start = first * k_total
-        for k in range(0, k_total, 16):  # 16 columns of b are one cache line of each of its rows
-            stop = min(k + 16, k_total)
-            for j in range(inside):
-                for i in range(k, stop):
-                    packed[start + i * padded + j] = b[first + j, column + i]
-            for j in range(inside, padded):
-                for i in range(k, stop):
-                    packed[start + i * padded + j] = 0
+        for k in range(0, k_total, lanes):
+            for j in range(0, inside, lanes):
+                transpose_block(
+                    b_flat, (first + j) * b.shape[1] + column + k, b.shape[1], inside - j, min(lanes, k_total - k),
+                    packed, start + k * padded + j, padded,
+                )  # fmt: skip
 
 
 @kernel
@@ -171,7 +183,7 @@ def accumulate_outer(
     else:
         first_tile, last_tile = tiles * part // parts, tiles * (part + 1) // parts
     with_sum = row_sum.size > 0 and (by_panel or part == 0)
-    steps_here = max(1, OUTER_BLOCK // rows)
+    steps_here = max(1, min(OUTER_BLOCK, max(96, OUTER_NUMBERS // m)) // rows)
     a_flat, b_flat = a.reshape(a.size), b.reshape(b.size)
     first_m, last_m = first_tile * ROWS, min(last_tile * ROWS, m)
     a_row = last_m - first_m + PADDING
@@ -182,19 +194,13 @@ def accumulate_outer(
         k_total = (last_step - first_step) * rows
         for k in range(k_total):
             source = a_start + (first_step + k // rows) * a_step + k % rows * m
-            inputs, row = a_flat[source + first_m : source + last_m], a_packed[k * a_row : (k + 1) * a_row]
-            for j in range(inputs.size):
-                row[j] = inputs[j]
+            for j in range(0, last_m - first_m, lanes):
+                copy_row(a_flat, source + first_m + j, m, a_packed, k * a_row + j, last_m - first_m - j, 1)
         for panel in range(first_panel, last_panel):
             first = panel * width
             inside = min(width, n - first)
             vectors = (inside + lanes - 1) // lanes
-            for k in range(k_total):
-                source = (first_step * rows + k) * b_row + column + first
-                values = b_flat[source : source + inside]
-                row = b_packed[k * vectors * lanes : k * vectors * lanes + inside]
-                for j in range(inside):
-                    row[j] = values[j]
+            pack_panel(b_flat, first_step * rows * b_row + column + first, b_row, k_total, inside, b_packed, 0)
             if with_sum:
                 sums = row_sum[c_column + first : c_column + first + inside]
                 for k in range(k_total):

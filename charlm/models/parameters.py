@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from charlm.engine.memory import aligned_zeros
+
 Array = NDArray[np.floating]
 ALIGNMENT = 16  # numbers; each array begins on a multiple
 
@@ -30,7 +32,7 @@ class Parameters(Mapping[str, "Array"]):
             total += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
             if len(shape) > 1 and not path.endswith("/w_p"):
                 self.matrices = total
-        self.flat: Array = np.zeros(total, dtype)
+        self.flat: Array = aligned_zeros(total, dtype)
         self._views = {
             path: self.flat[starts[path] : starts[path] + int(np.prod(shape))].reshape(shape)
             for path, shape in self.shapes.items()

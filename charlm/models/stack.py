@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from charlm.engine import cells, layers, matmul
 from charlm.engine.jit import VECTOR_BYTES
 from charlm.engine.matmul import BIAS, ZERO
+from charlm.engine.memory import aligned_zeros
 from charlm.engine.threads import share
 from charlm.models.parameters import Array, Parameters
 
@@ -95,7 +96,7 @@ class Buffers:
         size = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or flat.size < size:
-            flat = self._flat[name] = np.zeros(size, dtype or self.dtype)
+            flat = self._flat[name] = aligned_zeros(size, dtype or self.dtype)
             self._views = {key: view for key, view in self._views.items() if key[0] != name}  # the old memory's
         if len(self._views) >= MOST_VIEWS:
             self._views.clear()
@@ -116,8 +117,8 @@ class PackedWeight:
         self.groups = groups or (n,)
         self._ends = np.cumsum([matmul.packed_size(k, width, lanes) for width in self.groups])
         self._transposed_ends = np.cumsum([matmul.packed_size(width, k, lanes) for width in self.groups])
-        self.forward = np.zeros(self._ends[-1], dtype)
-        self.backward = np.zeros(self._transposed_ends[-1], dtype)
+        self.forward = aligned_zeros(self._ends[-1], dtype)
+        self.backward = aligned_zeros(self._transposed_ends[-1], dtype)
 
     def pack(self, weight: Array, part: int, parts: int, *, backward: bool) -> None:
         """Pack this thread's share of the weight, and of its transpose if ``backward``."""
