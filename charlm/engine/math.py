@@ -1,7 +1,8 @@
 """exp, sigmoid and tanh, written so that a loop over them becomes vector instructions.
 
     exp(x) = 2^n * (1 + p(r)),   n = round(x / ln 2),   r = x - n ln 2,   |r| <= ln(2) / 2,
-    p(r)   = r + r^2/2! + r^3/3! + ...   up to the precision of the type
+    p(r)   = r + r^2 q(r),       q a polynomial: Taylor's in float64, in float32 one that interpolates at Chebyshev's
+                                 points (relative error of p 3e-8)
 
 p(r) = exp(r) - 1 is kept apart, so that tanh(x) = e / (e + 2) with e = exp(2 x) - 1 keeps its relative precision near
 zero. NaN comes out as NaN. Arguments are clamped to where exp is finite and normal.
@@ -20,11 +21,17 @@ from numba.extending import intrinsic
 
 FLAGS = ("contract",)  # multiply and add may fuse, nothing else may move
 
-# type -> mantissa bits, exponent bias, degree of p, least and greatest argument of exp, ln 2 in two parts
-FORMATS = {
-    types.float32: (23, 127, 7, -87.0, 88.0, 0.693359375, -2.12194440e-4),
-    types.float64: (52, 1023, 13, -708.0, 709.0, 0.6931471803691238, 1.9082149292705877e-10),
-}
+# type -> mantissa bits, exponent bias, coefficients of q, least and greatest argument of exp, ln 2 in two parts
+FORMATS: dict[Any, Any] = {
+    types.float32: (
+        23, 127, (0.5, 0.16666576266, 0.041666556150, 0.0083632031456, 0.0013926213142),
+        -87.0, 88.0, 0.693359375, -2.12194440e-4,
+    ),
+    types.float64: (
+        52, 1023, tuple(1 / math.factorial(i) for i in range(2, 14)),
+        -708.0, 709.0, 0.6931471803691238, 1.9082149292705877e-10,
+    ),
+}  # fmt: skip
 
 
 class _Scalar:
@@ -54,22 +61,22 @@ class _Scalar:
 
     def exp_parts(self, x: Any) -> tuple[Any, Any]:
         """2^n and p(r), so that exp(x) = 2^n * p + 2^n."""
-        mantissa, bias, degree, low, high, ln2_high, ln2_low = self.format
+        mantissa, bias, q, low, high, ln2_high, ln2_low = self.format
         x = self.clamp(x, low, high)
-        rint = self.builder.module.declare_intrinsic("llvm.rint", [self.type])
-        n = self.builder.call(rint, [self.builder.fmul(x, self.constant(1 / math.log(2)))])
+        # Numbers of this size have no room for a fraction, so that n stands in their last bits.
+        magic = self.constant(1.5 * 2.0**mantissa)
+        shifted = self.multiply_add(x, self.constant(1 / math.log(2)), magic)
+        n = self.builder.fsub(shifted, magic)
         r = self.multiply_add(n, self.constant(-ln2_high), x)
         r = self.multiply_add(n, self.constant(-ln2_low), r)
-        p = self.constant(1 / math.factorial(degree))
-        for i in range(degree - 1, 0, -1):
-            p = self.multiply_add(p, r, self.constant(1 / math.factorial(i)))
-        p = self.builder.fmul(p, r)
-        # 2^n: n + bias moved into the place of the exponent
-        whole = self.builder.fptosi(n, ir.IntType(32))
-        if self.bits.width == 64:
-            whole = self.builder.sext(whole, self.bits)
-        exponent = self.builder.add(whole, ir.Constant(self.bits, bias))
-        scale = self.builder.bitcast(self.builder.shl(exponent, ir.Constant(self.bits, mantissa)), self.type)
+        total = self.constant(q[-1])
+        for coefficient in reversed(q[:-1]):
+            total = self.multiply_add(total, r, self.constant(coefficient))
+        p = self.multiply_add(self.builder.fmul(r, r), total, r)
+        # 2^n: n moved into the place of the exponent, and the exponent's bias added
+        shift = ir.Constant(self.bits, mantissa)
+        exponent = self.builder.shl(self.builder.bitcast(shifted, self.bits), shift)
+        scale = self.builder.bitcast(self.builder.add(exponent, ir.Constant(self.bits, bias << mantissa)), self.type)
         return scale, p
 
     def exp(self, x: Any) -> Any:

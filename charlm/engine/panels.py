@@ -141,11 +141,12 @@ def _transpose_block(
         emit = Vectors(builder, real_type(source))
         read = pointer(context, builder, signature.args[0], args[0], args[1])
         write = pointer(context, builder, signature.args[5], args[5], args[6])
-        lanes, (source_row, rows, columns, target_row) = emit.lanes, (*args[2:5], args[7])
-        inside, values = emit.mask(columns), []
+        read_step, row_count, column_count, write_step = args[2], args[3], args[4], args[7]
+        lanes, inside = emit.lanes, emit.mask(column_count)
+        values: list[Any] = []
         for row in range(lanes):
-            exists = builder.icmp_signed("<", emit.constant(row), rows)
-            address = emit.at(read, builder.mul(source_row, emit.constant(row)))
+            exists = builder.icmp_signed("<", emit.constant(row), row_count)
+            address = emit.at(read, builder.mul(read_step, emit.constant(row)))
             values.append(emit.load(address, builder.and_(inside, emit.splat(exists, I1))))
         distance = lanes // 2
         while distance:  # exchange the off-diagonal quarters of blocks of 2 * distance rows and columns
@@ -156,8 +157,8 @@ def _transpose_block(
                     values[row + distance] = builder.shuffle_vector(*pair, _quarters(lanes, distance, upper=True))
             distance //= 2
         for column, value in enumerate(values):
-            with builder.if_then(builder.icmp_signed("<", emit.constant(column), columns)):
-                emit.store(value, emit.at(write, builder.mul(target_row, emit.constant(column))))
+            with builder.if_then(builder.icmp_signed("<", emit.constant(column), column_count)):
+                emit.store(value, emit.at(write, builder.mul(write_step, emit.constant(column))))
         return context.get_dummy_value()
 
     return types.void(source, i, i, i, i, target, i, i), generate
