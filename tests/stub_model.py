@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlm import checkpoint
+from charlm.engine import decode
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import SPECIAL, Vocabulary
@@ -48,6 +49,21 @@ class StubModel:
         before = np.where(tokens == self.size, self.size, state[0, 0, :, 0].astype(int) + self.size)
         index = (tokens,) if self.table.ndim == 2 else (before, tokens)
         return (tokens - self.size).astype(float).reshape(state.shape), self._log_table[index]
+
+    def generate(
+        self, state: Array, log_probs: Array, uniforms: Array, rule: decode.Rule, left: Array, before_end: Array
+    ) -> tuple[tuple[Array, Array], tuple[Ids, Array]]:
+        """As ``LanguageModel.generate``, with the engine's draws and this model's steps."""
+        log_probs = log_probs.copy()
+        tokens, nats = np.full(uniforms.shape, -1, np.int32), np.zeros(uniforms.shape)
+        scratch, rows = (np.empty(log_probs.shape), np.empty(log_probs.shape, np.int32)), uniforms.shape[1]
+        for t in range(uniforms.shape[0]):
+            if not decode.choose(log_probs, uniforms[t], rule, left, before_end, tokens[t], nats[t], *scratch, 0, rows):
+                break
+            going = np.flatnonzero(left)
+            state = state.copy()
+            state[:, :, going], log_probs[going] = self.step(state[:, :, going], tokens[t, going])
+        return (state, log_probs), (tokens, nats)
 
     def log_probs(self, inputs: Ids, targets: Ids, state: Array) -> NDArray[np.float64]:
         """The log probability of each target (T, N), 0 where it is -1; ``state`` is replaced by that at the end."""

@@ -182,7 +182,7 @@ def test_embedding_and_its_reverse() -> None:
     rng = np.random.default_rng(3)
     embedding, ids = rng.normal(size=(V, E)), np.array([4, 0, V - 1, V, V + 5, 9], np.int32)
     rows = np.full((1, ids.size, E), np.nan)
-    layers.embed(embedding, ids, rows)
+    layers.embed_rows(embedding, ids, rows, 0, ids.size)
     assert same_bits(rows[0, [0, 1, 2, 5]], embedding[[4, 0, V - 1, 9]])
     assert not rows[0, [3, 4]].any()
     d_rows, d_embedding = rng.normal(size=rows.shape), rng.normal(size=(V, E))

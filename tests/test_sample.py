@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from charlm.errors import CheckpointError, InputError, UsageError
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK_ID
-from charlm.workflows.decoding import SIDE_BY_SIDE, Start, Truncation, beam_search, draw, likeliest
+from charlm.workflows.decoding import SIDE_BY_SIDE, Start, beam_search
 from charlm.workflows.sample import ATTEMPTS, Joiner, Piece, Sample, SampleOptions, read_prompt, sample
 from tests.stub_model import StubModel, vocabulary_of
 
@@ -55,102 +55,6 @@ def log_prob(model: StubModel, ids: list[int]) -> float:
         total += math.log(row[token])
         context.append(token)
     return total
-
-
-# ---- one token ----
-
-
-def test_weights_without_a_change_are_the_probabilities_but_for_the_unknown() -> None:
-    p = np.array([[0.2, 0.1, 0.4, 0.2, 0.1]])
-    assert Truncation().weights(np.log(p))[0] == pytest.approx([0, 0.25, 1, 0.5, 0.25])
-    assert Truncation(allow_unk=True).weights(np.log(p))[0] == pytest.approx([0.5, 0.25, 1, 0.5, 0.25])
-
-
-def test_temperature_is_a_power_and_never_underflows_to_nothing() -> None:
-    p = np.array([[0.2, 0.1, 0.4, 0.2, 0.1]])
-    assert Truncation(temperature=0.5).weights(np.log(p))[0] == pytest.approx([0, 1 / 16, 1, 1 / 4, 1 / 16])
-    assert Truncation(temperature=2).weights(np.log(p))[0] == pytest.approx([0, 0.5, 1, 0.5**0.5, 0.5])
-    assert Truncation(temperature=1e-300).weights(np.log(p))[0].tolist() == [0, 0, 1, 0, 0]
-    assert Truncation(temperature=1e300).weights(np.log(p))[0] == pytest.approx([0, 1, 1, 1, 1])
-
-
-@pytest.mark.parametrize(
-    ("truncation", "kept"),
-    [
-        (Truncation(top_k=1), {2}),
-        (Truncation(top_k=2), {2, 3}),
-        (Truncation(top_k=3), {1, 2, 3}),  # 1 and 4 are equally likely
-        (Truncation(top_k=99), {1, 2, 3, 4}),
-        (Truncation(top_p=0.3), {2}),
-        (Truncation(top_p=0.5), {2}),  # 0.4 of 0.8
-        (Truncation(top_p=0.51), {2, 3}),
-        (Truncation(top_p=0.75), {2, 3}),
-        (Truncation(top_p=0.76), {1, 2, 3}),
-        (Truncation(top_p=1.0), {1, 2, 3, 4}),
-        (Truncation(top_p=1e-9), {2}),
-        (Truncation(top_k=2, top_p=0.66), {2}),  # 0.4 of the 0.6 that top-k leaves
-        (Truncation(top_k=2, top_p=0.67), {2, 3}),
-        (Truncation(temperature=0.5, top_p=0.72), {2}),  # 16 of 16 + 4 + 1 + 1
-        (Truncation(temperature=0.5, top_p=0.73), {2, 3}),
-    ],
-)
-def test_truncation_keeps_the_likeliest_and_their_proportions(truncation: Truncation, kept: set[int]) -> None:
-    log_probs = np.log([[0.2, 0.1, 0.4, 0.2, 0.1], [0.2, 0.1, 0.4, 0.2, 0.1]])
-    weights = truncation.weights(log_probs)
-    whole = Truncation(temperature=truncation.temperature).weights(log_probs)
-    for row, expected in zip(weights, whole, strict=True):
-        assert set(np.flatnonzero(row).tolist()) == kept
-        assert all(row[i] == expected[i] for i in kept)
-
-
-def test_truncation_does_not_touch_its_argument() -> None:
-    log_probs = np.log(BIGRAM.table)
-    before = log_probs.copy()
-    Truncation(temperature=0.3, top_k=2, top_p=0.5).weights(log_probs)
-    assert (log_probs == before).all()
-
-
-def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
-    weights = np.array([[0.0, 1.0, 0.0, 3.0, 0.0]])
-
-    def drawn(uniform: float) -> int:
-        return int(draw(weights, np.array([uniform]))[0])
-
-    assert [drawn(u) for u in (0, 0.2499, 0.25, 0.9999, 1 - 2**-53)] == [1, 1, 3, 3, 3]
-    assert draw(np.array([[0.1] * 10]), np.array([1 - 2**-53])).tolist() == [9]
-
-
-def test_a_row_is_drawn_the_same_alone_and_among_others() -> None:
-    rng = np.random.default_rng(3)
-    log_probs, uniforms = np.log(random_table(200, 61)), rng.random(200)
-    change = Truncation(temperature=0.7, top_k=20, top_p=0.9)
-    together = draw(change.weights(log_probs), uniforms)
-    alone = [int(draw(change.weights(log_probs[i : i + 1]), uniforms[i : i + 1])[0]) for i in range(200)]
-    assert together.tolist() == alone
-
-
-@pytest.mark.parametrize(
-    "truncation",
-    [Truncation(), Truncation(allow_unk=True), Truncation(temperature=0.6), Truncation(top_k=9, top_p=0.8)],
-)
-def test_frequencies_follow_the_softmax(truncation: Truncation) -> None:
-    draws = 40_000
-    log_probs = np.log(random_table(1, 21, seed=5))
-    weights = truncation.weights(log_probs)
-    ids = draw(np.repeat(weights, draws, axis=0), np.random.default_rng(8).random(draws))
-    expected = weights[0] / weights.sum() * draws
-    found = np.bincount(ids, minlength=21)
-    possible = expected > 0
-    assert found[~possible].sum() == 0
-    chi_squared = ((found - expected)[possible] ** 2 / expected[possible]).sum()
-    freedom = possible.sum() - 1
-    assert abs(chi_squared - freedom) < 3.1 * (2 * freedom) ** 0.5  # one in a thousand
-
-
-def test_likeliest_takes_the_first_of_equals_and_never_the_unknown_unless_allowed() -> None:
-    log_probs = np.log([[0.4, 0.1, 0.2, 0.2, 0.1], [0.25, 0.25, 0.25, 0.125, 0.125]])
-    assert likeliest(log_probs).tolist() == [2, 1]
-    assert likeliest(log_probs, allow_unk=True).tolist() == [0, 0]
 
 
 # ---- whole samples ----

@@ -14,15 +14,15 @@ LANES = 16  # partial sums of a row: one vector of float32
 
 
 @kernel
-def embed(embedding: Any, ids: Any, rows: Any) -> None:
-    """Copy the embedding of each id; an id beyond the table (the start of a sequence) is the zero vector.
+def embed_rows(embedding: Any, ids: Any, rows: Any, low: int, high: int) -> None:
+    """Copy the embedding of each id ``low`` .. ``high``; an id beyond the table (the start of a sequence) is zero.
 
     Args:
         embedding: (V, E).
         ids: (U,), int32.
         rows: OUT, (1, U, E).
     """
-    for i in range(ids.size):
+    for i in range(low, high):
         row = rows[0, i]
         if ids[i] < embedding.shape[0]:
             source = embedding[ids[i]]
@@ -35,7 +35,7 @@ def embed(embedding: Any, ids: Any, rows: Any) -> None:
 
 @kernel
 def add_to_embedding(d_rows: Any, ids: Any, d_embedding: Any) -> None:
-    """The reverse of `embed`: ids are distinct; the zero vector learns nothing.
+    """The reverse of `embed_rows`: ids are distinct; the zero vector learns nothing.
 
     Args:
         d_rows: (1, U, E).

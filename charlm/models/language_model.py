@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from charlm.engine import layers, matmul
+from charlm.engine import decode, layers, matmul
 from charlm.engine.matmul import BIAS, ZERO
 from charlm.engine.threads import Task, Team, share
 from charlm.models.parameters import Array, Parameters
 from charlm.models.stack import Batch, Buffers, Ids, PackedWeight, Stack, StackConfig, initialise
+
+State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabilities (N, V) of what comes next
+Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
 
 SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 
@@ -62,6 +65,7 @@ class LanguageModel:
         shape = (config.hidden_size, config.vocabulary_size)
         self._w_y = PackedWeight(shape[::-1] if config.tie_weights else shape, dtype)
         self._packed = self._tabulated = False
+        self._no_table = np.zeros((1, 0, self.stack.columns), dtype)
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the weights; at the start every token is about equally likely."""
@@ -228,3 +232,73 @@ class LanguageModel:
         self._run_rows(through_time, tokens.size)
         self.stack.end()
         return state, result
+
+    def generate(
+        self,
+        state: Array,
+        log_probs: NDArray[np.float64],
+        uniforms: NDArray[np.float64],
+        rule: decode.Rule,
+        left: NDArray[np.int64],
+        before_end: NDArray[np.int64],
+    ) -> tuple[State, Drawn]:
+        """Draw up to T tokens for each of N sequences, and take a step with each.
+
+        Args:
+            state: (L, S, N, H). Not modified.
+            log_probs: (N, V), nats, of the next token. Not modified.
+            uniforms: (T, N), random numbers from [0, 1).
+            rule: how to draw.
+            left: (N,): how many tokens each may still get. Replaced.
+            before_end: (N,): how many each must get before it may end. Replaced.
+
+        Returns:
+            The state and the log probabilities after the last token (of use for unfinished sequences alone); and the
+            tokens, (T, N), -1 where a sequence was finished, with their log probabilities under the model as it is.
+        """
+        steps, rows = uniforms.shape
+        log_probs, tokens, nats = log_probs.copy(), np.full((steps, rows), -1, np.int32), np.zeros((steps, rows))
+        start = np.full((1, rows), self.config.vocabulary_size, np.int32)
+        self._infer(Batch(start, state, self.zero_state(rows)))
+        weights, room = self._decoding_weights(rows), self._room(rows)
+        room.state[:, 0] = state
+        kernel = decode.generate(self.stack.cell)
+
+        def draw(part: int, parts: int) -> None:
+            low, high = share(rows, part, parts)
+            kernel(weights, room, log_probs, uniforms, rule, left, before_end, tokens, nats, low, high)
+
+        self._run_rows(draw, steps * rows)
+        return (room.state[:, 0].copy(), log_probs), (tokens, nats)
+
+    def _decoding_weights(self, rows: int) -> decode.Weights:
+        stack, values, layer_range = self.stack, self.parameters, range(self.config.num_layers)
+        return decode.Weights(
+            table=stack.table if stack.whole_table else self._no_table,
+            embedding=values["embedding"],
+            w_x_0=stack.w_x[0].forward,
+            w_x=stack.packed_w_x,
+            w_h=stack.packed_w_h,
+            w_p=np.stack([stack.peepholes(values, layer) for layer in layer_range]),
+            b=np.stack([values[f"layer{layer}/b"] for layer in layer_range]),
+            w_y=self._w_y.backward if self.config.tie_weights else self._w_y.forward,
+            b_y=values["output/b"],
+            initial=stack.batch.initial,
+            activation=stack.activation,
+        )
+
+    def _room(self, rows: int) -> decode.Room:
+        config, stack, get = self.config, self.stack, self.buffers.get
+        layer_count, states, size = config.num_layers, len(stack.cell.states), config.hidden_size
+        return decode.Room(
+            tokens=get("tokens", (1, rows), np.int32),
+            reset=get("no_reset", (1, rows), np.uint8),  # zeros, and never written
+            embedded=get("embedded_token", (1, rows, config.embedding_size)),
+            pre=get("pre", (1, rows, stack.columns)),
+            state=get("state", (layer_count, 2, states, rows, size)),
+            hidden=get("hidden", (layer_count, 1, rows, size)),
+            saved=get("saved", (1, rows, stack.cell.saved * size)),
+            logits=self.logits,
+            weights=get("weights", (rows, config.vocabulary_size), np.float64),
+            heap=get("heap", (rows, config.vocabulary_size), np.int32),
+        )

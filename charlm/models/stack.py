@@ -109,16 +109,28 @@ class PackedWeight:
 
     Args:
         groups: the widths of the column groups that are multiplied apart; their sum is N.
+        forward: where to pack the weight itself; room of its own if not given.
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: Any, groups: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, shape: tuple[int, int], dtype: Any, groups: tuple[int, ...] = (), forward: Array | None = None
+    ) -> None:
         k, n = shape
         lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
         self.groups = groups or (n,)
         self._ends = np.cumsum([matmul.packed_size(k, width, lanes) for width in self.groups])
         self._transposed_ends = np.cumsum([matmul.packed_size(width, k, lanes) for width in self.groups])
-        self.forward = aligned_zeros(self._ends[-1], dtype)
+        self.forward = aligned_zeros(self._ends[-1], dtype) if forward is None else forward
         self.backward = aligned_zeros(self._transposed_ends[-1], dtype)
+
+    @classmethod
+    def pile(
+        cls, count: int, shape: tuple[int, int], dtype: Any, groups: tuple[int, ...] = ()
+    ) -> tuple[list[PackedWeight], Array]:
+        """Several of the same shape, and the array (count, ...) of their packed forms."""
+        size = cls(shape, dtype, groups).forward.size
+        packed = aligned_zeros(count * size, dtype).reshape(count, size)
+        return [cls(shape, dtype, groups, forward) for forward in packed], packed
 
     def pack(self, weight: Array, part: int, parts: int, *, backward: bool) -> None:
         """Pack this thread's share of the weight, and of its transpose if ``backward``."""
@@ -159,9 +171,9 @@ class Stack:
         self.buffers = Buffers(self.dtype)
         self.columns = len(self.cell.gates) * config.hidden_size
         groups = tuple(count * config.hidden_size for count in self.cell.products)
-        layer_range = range(config.num_layers)
-        self.w_x = [PackedWeight(self._shape(f"layer{i}/w_x"), self.dtype) for i in layer_range]
-        self.w_h = [PackedWeight(self._shape(f"layer{i}/w_h"), self.dtype, groups) for i in layer_range]
+        above, self.packed_w_x = PackedWeight.pile(config.num_layers - 1, self._shape("layer0/w_h"), self.dtype)
+        self.w_x = [PackedWeight(self._shape("layer0/w_x"), self.dtype), *above]
+        self.w_h, self.packed_w_h = PackedWeight.pile(config.num_layers, self._shape("layer0/w_h"), self.dtype, groups)
         self.every_id = np.zeros(0, np.int32)
         self._no_bias = np.zeros(0, self.dtype)
         self._no_peepholes = np.zeros((0, config.hidden_size), self.dtype)
@@ -170,7 +182,8 @@ class Stack:
         rows, columns = self.parameters.shapes[path]
         return rows, columns
 
-    def _peepholes(self, values: Parameters, layer: int) -> Array:
+    def peepholes(self, values: Parameters, layer: int) -> Array:
+        """The peephole weights of a layer, or their gradients; of no rows if the cell has none."""
         return values[f"layer{layer}/w_p"] if self.cell.peepholes else self._no_peepholes
 
     def zero_state(self, rows: int) -> Array:
@@ -222,11 +235,11 @@ class Stack:
     def tabulate(self, part: int, parts: int) -> None:
         """Compute this thread's columns of the table: the ones whose weights it has packed itself."""
         if part == 0:
-            layers.embed(self.parameters["embedding"], self.ids, self.embedded)
+            layers.embed_rows(self.parameters["embedding"], self.ids, self.embedded, 0, self.ids.size)
             embedded = self.embedded
         else:  # nobody waits: each thread looks the few rows up for itself
             embedded = self.buffers.get(f"embedded{part}", self.embedded.shape)
-            layers.embed(self.parameters["embedding"], self.ids, embedded)
+            layers.embed_rows(self.parameters["embedding"], self.ids, embedded, 0, self.ids.size)
         width = self.config.embedding_size
         first, last = matmul.panel_share(self.columns, part, parts, self.dtype.itemsize)
         if first < last:
@@ -249,7 +262,7 @@ class Stack:
                     self.steps, low, high, BIAS, self.parameters[f"layer{layer}/b"],
                 )  # fmt: skip
             self.cell.forward(
-                pre, self.w_h[layer].forward, self._peepholes(self.parameters, layer), self.state[layer], hidden,
+                pre, self.w_h[layer].forward, self.peepholes(self.parameters, layer), self.state[layer], hidden,
                 self.saved[layer], self.reset, batch.initial[layer], self.activation, low, high,
             )  # fmt: skip
             if batch.draws is not None:
@@ -277,7 +290,7 @@ class Stack:
                 layers.dropout(d_hidden, batch.draws[layer], batch.threshold, low, high)
             self.cell.backward(
                 d_hidden, self.d_state[layer], self.pre[layer], self.w_h[layer].backward,
-                self._peepholes(self.parameters, layer), self.state[layer], self.saved[layer], self.reset,
+                self.peepholes(self.parameters, layer), self.state[layer], self.saved[layer], self.reset,
                 self.scratch, self.activation, low, high,
             )  # fmt: skip
             if layer > 0:
@@ -294,7 +307,7 @@ class Stack:
             pre = self.pre[layer]
             self.cell.gradients(
                 pre, self.state[layer], self.saved[layer], self.gradients[f"layer{layer}/w_h"],
-                self._peepholes(self.gradients, layer), part, parts,
+                self.peepholes(self.gradients, layer), part, parts,
             )  # fmt: skip
             if layer > 0:
                 matmul.accumulate_outer(

@@ -1,23 +1,27 @@
-"""From the probabilities of the next token to a token: truncation, draws, and beam search."""
+"""Sequences from a model: random draws, the likeliest token each time, and beam search."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.engine.decode import Rule
 from charlm.errors import CheckpointError
 from charlm.text.vocabulary import EOS_ID, UNK_ID
 
 Ids = NDArray[np.int32]
 State = NDArray[Any]  # (L, S, N, H): the rows of a batch are its third axis
 Nats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 SIDE_BY_SIDE = 64  # sequences that are drawn together
+MANY_TOKENS, FEW_TOKENS = 32, 4  # that each of them gets between two looks at which are finished
 ROWS = 2  # the axis of a state along which the sequences lie side by side
 
 
@@ -32,6 +36,11 @@ class NextToken(Protocol):
 
     def log_probs(self, inputs: Ids, targets: Ids, state: State) -> Nats:
         """The log probability of each target (T, N); ``state`` is replaced by that after the last."""
+
+    def generate(
+        self, state: State, log_probs: Nats, uniforms: Nats, rule: Rule, left: Counts, before_end: Counts
+    ) -> tuple[tuple[State, Nats], tuple[Ids, Nats]]:
+        """Draw up to T tokens for each row, a step after each; the state and log probabilities then, and the tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,58 +73,43 @@ class Truncation:
     top_k: int | None = None
     top_p: float | None = None
 
-    def weights(self, log_probs: Nats) -> Nats:
-        """Numbers in proportion to the changed probabilities, (N, V); the likeliest token has 1."""
-        weights: Nats = log_probs.copy()
-        if not self.allow_unk:
-            weights[:, UNK_ID] = -np.inf
-        weights -= weights.max(axis=1, keepdims=True)
-        if self.temperature != 1:
-            weights /= self.temperature
-        np.exp(weights, out=weights)
-        if self.top_k is not None or self.top_p is not None:
-            self._truncate(weights)
-        return weights
-
-    def _truncate(self, weights: Nats) -> None:
-        """Set the weights to 0 that are not kept."""
-        order = np.argsort(-weights, axis=1, kind="stable")
-        falling = np.take_along_axis(weights, order, axis=1)
-        if self.top_k is not None:
-            falling[:, self.top_k :] = 0
-        if self.top_p is not None and self.top_p < 1:
-            sums = falling.cumsum(axis=1)
-            # A hair less than p, or 0.5 + 0.3 might not be found to reach 0.8.
-            wanted = sums[:, -1:] * (self.top_p * (1 - 1e-12))
-            falling[:, 1:][sums[:, :-1] >= wanted] = 0
-        np.put_along_axis(weights, order, falling, axis=1)
+    def rule(self, *, greedy: bool = False) -> Rule:
+        """The same for the engine; ``greedy`` takes the likeliest token instead of a draw."""
+        return Rule(
+            forbidden=-1 if self.allow_unk else UNK_ID,
+            end=EOS_ID,
+            temperature=0.0 if greedy else float(self.temperature),
+            top_k=self.top_k or 0,
+            top_p=1.0 if self.top_p is None else float(self.top_p),
+        )
 
 
-def draw(weights: Nats, uniforms: Nats) -> Ids:
-    """Draw a token for each row, in proportion to its weights.
+class Uniforms:
+    """The random numbers of all sequences, from [0, 1): each depends on the seed and its own place alone.
 
-    Args:
-        weights: (N, V), 0 or more.
-        uniforms: (N,), each from [0, 1): the token is the first whose cumulative share exceeds it.
-
-    Returns:
-        (N,). A row's token depends on nothing but that row.
+    Places are drawn in blocks of ``SIDE_BY_SIDE`` sequences times ``LENGTH`` tokens: a generator of its own for each
+    short sequence would cost more than its tokens.
     """
-    sums = weights.cumsum(axis=1)  # one addition after another, so the same in any batch
-    totals = sums[:, -1]
-    # A product that rounds up to the total would point behind the last token.
-    places = np.minimum(uniforms * totals, np.nextafter(totals, 0))
-    ids: Ids = (sums <= places[:, None]).sum(axis=1, dtype=np.int32)
-    return ids
+
+    LENGTH = 64
+
+    def __init__(self, seed: int) -> None:
+        self._block = lru_cache(maxsize=64)(partial(self._draw, seed))
+
+    def _draw(self, seed: int, rows: int, refused: int, tokens: int) -> Nats:
+        numbers: Nats = np.random.default_rng([seed, rows, refused, tokens]).random((SIDE_BY_SIDE, self.LENGTH))
+        return numbers
+
+    def of(self, index: int, refused: int, first: int, count: int) -> Nats:
+        """The numbers of the tokens ``first`` .. ``first + count`` of a sequence, after so many refused ones."""
+        rows, row = divmod(index, SIDE_BY_SIDE)
+        blocks = range(first // self.LENGTH, (first + count - 1) // self.LENGTH + 1)
+        numbers = np.concatenate([self._block(rows, refused, tokens)[row] for tokens in blocks])
+        begin = first - blocks[0] * self.LENGTH
+        return numbers[begin : begin + count]
 
 
-def likeliest(log_probs: Nats, *, allow_unk: bool = False) -> Ids:
-    """The likeliest token of each row, (N,); of equally likely ones, that with the smallest id."""
-    first = UNK_ID if allow_unk else UNK_ID + 1
-    ids: Ids = (log_probs[:, first:].argmax(axis=1) + first).astype(np.int32)
-    return ids
-
-
+@dataclass
 class Drawing:
     """A sequence in the making.
 
@@ -127,22 +121,23 @@ class Drawing:
         is_ended: by EOS.
     """
 
-    def __init__(self, seed: int | None, index: int, refused: int = 0) -> None:
-        self.index, self.refused = index, refused
-        self.ids: list[int] = []
-        self.log_prob_nats = 0.0
-        self.is_ended = False
-        self._random = None if seed is None else np.random.default_rng([seed, index, refused])
-        self._numbers: Iterator[float] = iter(())
+    index: int
+    refused: int = 0
+    ids: list[int] = field(default_factory=list)
+    log_prob_nats: float = 0.0
+    is_ended: bool = False
 
-    def uniform(self) -> float:
-        """The next random number of this sequence alone, from [0, 1)."""
-        number = next(self._numbers, None)
-        if number is None:
-            assert self._random is not None
-            self._numbers = iter(self._random.random(64).tolist())
-            number = next(self._numbers)
-        return number
+    def add(self, tokens: list[int], nats: list[float]) -> None:
+        """Take up what was drawn; -1 is nothing."""
+        for token, token_nats in zip(tokens, nats, strict=True):
+            if token < 0:
+                return
+            if math.isnan(token_nats):
+                raise _not_a_number()
+            self.log_prob_nats += token_nats
+            self.is_ended = token == EOS_ID
+            if not self.is_ended:
+                self.ids.append(token)
 
 
 def draw_sequences(
@@ -173,58 +168,46 @@ def draw_sequences(
         Each token if ``count`` is 1, and each finished sequence, in the order in which they end. One of which
         ``attempts`` draws were refused is finished too.
     """
-    rows = [Drawing(seed, index) for index in range(min(count, SIDE_BY_SIDE))]
+    rule, uniforms = truncation.rule(greedy=seed is None), Uniforms(seed or 0)
+    rows = [Drawing(index) for index in range(min(count, SIDE_BY_SIDE))]
     following = len(rows)
     state, log_probs = start.repeat(len(rows))
     while rows:
-        choices = _without_end(log_probs, [len(row.ids) < shortest for row in rows])
-        if seed is None:
-            tokens = likeliest(choices, allow_unk=truncation.allow_unk)
-        else:
-            tokens = draw(truncation.weights(choices), np.array([row.uniform() for row in rows]))
-        token_nats = log_probs[np.arange(len(rows)), tokens]
+        # A finished row waits for the others: not for long, where its place is wanted.
+        burst = FEW_TOKENS if following < count else MANY_TOKENS
+        lengths = [len(row.ids) for row in rows]
+        numbers = [
+            uniforms.of(row.index, row.refused, length, burst) for row, length in zip(rows, lengths, strict=True)
+        ]
+        done = np.array(lengths)
+        (state, log_probs), (tokens, nats) = model.generate(
+            state, log_probs, np.stack(numbers, axis=1), rule, max_length - done, shortest - done
+        )
         staying: list[int] = []
         new: list[Drawing] = []
-        for place, (row, token, nats) in enumerate(zip(rows, tokens.tolist(), token_nats.tolist(), strict=True)):
-            if math.isnan(nats):
-                raise _not_a_number()
-            row.log_prob_nats += nats
-            row.is_ended = token == EOS_ID
-            if not row.is_ended:
-                row.ids.append(token)
-                if count == 1:
-                    yield token
-                if len(row.ids) < max_length:
-                    staying.append(place)
-                    continue
+        for place, (row, ids, ids_nats) in enumerate(zip(rows, tokens.T.tolist(), nats.T.tolist(), strict=True)):
+            row.add(ids, ids_nats)
+            if count == 1:
+                yield from row.ids[lengths[place] :]
+            if not row.is_ended and len(row.ids) < max_length:
+                staying.append(place)
+                continue
             if refuse(row.ids):
                 row.refused += 1
                 if row.refused < attempts:
-                    new.append(Drawing(seed, row.index, row.refused))
+                    new.append(Drawing(row.index, row.refused))
                     continue
             yield row
             if following < count:
-                new.append(Drawing(seed, following))
+                new.append(Drawing(following))
                 following += 1
         if len(staying) < len(rows):
             rows = [rows[place] for place in staying]
-            state, tokens = np.take(state, staying, axis=ROWS), tokens[staying]
-        if rows:
-            state, log_probs = model.step(state, tokens)
+            state, log_probs = np.take(state, staying, axis=ROWS), log_probs[staying]
         if new:
             new_state, new_log_probs = start.repeat(len(new))
-            state = np.concatenate([state, new_state], axis=ROWS) if rows else new_state
-            log_probs = np.concatenate([log_probs, new_log_probs]) if rows else new_log_probs
+            state, log_probs = np.concatenate([state, new_state], axis=ROWS), np.concatenate([log_probs, new_log_probs])
             rows += new
-
-
-def _without_end(log_probs: Nats, too_short: list[bool]) -> Nats:
-    """Log probabilities, (N, V), in which the rows that are too short cannot end."""
-    if not any(too_short):
-        return log_probs
-    choices: Nats = log_probs.copy()
-    choices[too_short, EOS_ID] = -np.inf
-    return choices
 
 
 @dataclass(frozen=True)
