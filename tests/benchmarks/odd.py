@@ -13,7 +13,6 @@ with two threads that row also shows the second thread; ``--threads 1`` shows th
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,7 @@ from machine import describe
 from ours import operations, work
 from table import Table
 from turns import Effort, here, take_turns
-from work import TRAIN, Row
+from work import TRAIN, Row, matching
 
 from charlm.engine.threads import Team
 
@@ -98,9 +97,7 @@ def main() -> None:
     Effort.add_options(parser)
     options = parser.parse_args()
     effort = Effort.of(options)
-    chosen = [pair for pair in PAIRS if re.search(options.rows, pair.name)]
-    if not chosen:
-        parser.error("no pair matches; pairs: " + "; ".join(pair.name for pair in PAIRS))
+    chosen = matching(PAIRS, options.rows)
     print(describe(None))
     print(f"{effort}, {options.threads} thread{'s' * (options.threads > 1)}")
     print("scaled    time per token over time per token, by the multiplications that each size needs a token\n")

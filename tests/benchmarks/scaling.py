@@ -10,14 +10,13 @@ or that others use, no program reaches it: the last row is charlm's product alon
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 
 from machine import describe
 from ours import peak, work
 from table import Table
 from turns import Effort, here, take_turns
-from work import TRAIN, Row
+from work import TRAIN, Row, matching
 
 from charlm.engine.threads import Team
 
@@ -56,9 +55,7 @@ def main() -> None:
     Effort.add_options(parser)
     options = parser.parse_args()
     effort = Effort.of(options)
-    chosen = [row for row in ROWS if re.search(options.rows, row.name)]
-    if not chosen:
-        parser.error("no row matches; rows: " + "; ".join(row.name for row in ROWS))
+    chosen = matching(ROWS, options.rows)
     print(f"{describe(None)}\n{effort}\n\n{TABLE.head()}", flush=True)
     teams = Team(1), Team(2)
     for row in chosen:

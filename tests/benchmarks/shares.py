@@ -11,7 +11,6 @@ and the rest is the gates. ``--kernels`` lists each kernel's part.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from machine import describe
 from numba.core.dispatcher import Dispatcher
 from ours import operations, peak, work
 from table import Table
-from work import ROWS, TRAIN, Row, measure
+from work import ROWS, TRAIN, Row, matching, measure
 
 from charlm.engine import cells, matmul
 from charlm.engine.jit import kernel
@@ -177,9 +176,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 steps: a first look, not a figure to quote")
     parser.add_argument("--kernels", action="store_true", help="also each kernel's part")
     options = parser.parse_args()
-    chosen = [row for row in ROWS if row.kind == TRAIN and re.search(options.rows, row.name)]
-    if not chosen:
-        parser.error("no row matches; rows: " + "; ".join(row.name for row in ROWS if row.kind == TRAIN))
+    chosen = matching([row for row in ROWS if row.kind == TRAIN], options.rows)
     print(f"{describe(None)}\n{options.threads} thread{'s' * (options.threads > 1)}\n", flush=True)
     team = Team(options.threads)
     top = peak(team, 0.3 if options.quick else 1.0)

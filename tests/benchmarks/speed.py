@@ -15,7 +15,6 @@ to quote has it below 5 %. ``--patience`` waits for quiet, and repeats disturbed
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import sys
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from ours import operations, peak, work
 from peer_process import HOW_TO, Peer
 from table import Table
 from turns import Effort, Turns, here, of_peer, take_turns
-from work import ROWS, Row
+from work import ROWS, Row, matching
 
 from charlm.engine.threads import Team
 
@@ -96,9 +95,7 @@ def main() -> None:
     Effort.add_options(parser)
     options = parser.parse_args()
     effort = Effort.of(options)
-    chosen = [row for row in ROWS if re.search(options.rows, row.name)]
-    if not chosen:
-        parser.error("no row matches; rows: " + "; ".join(row.name for row in ROWS))
+    chosen = matching(ROWS, options.rows)
     team = Team(THREADS)
     peer = Peer(options.peer_python) if options.peer_python else None
     try:

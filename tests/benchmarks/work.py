@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +66,24 @@ ROWS = [
     Row(SAMPLE, "lstm", 2, 128, 64, SAMPLE_LENGTH, 65, 3.0, 5.0),
     Row(SCORE, "lstm", 2, 128, 64, 64, 65, 2.0, 2.5),
 ]
+
+
+class Named(Protocol):
+    """What a table's rows are made of."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
+
+
+def matching(items: Sequence[Item], pattern: str) -> list[Item]:
+    """Those whose name the regular expression matches; at least one, or the script ends."""
+    found = [item for item in items if re.search(pattern, item.name)]
+    if not found:
+        raise SystemExit(f"--rows {pattern}: none matches; there are: {'; '.join(item.name for item in items)}")
+    return found
 
 
 def tokens(row: Row, chunks: int = 4) -> NDArray[np.int64]:
