@@ -1,6 +1,11 @@
-"""The peer's side: PyTorch doing the same work. Run by twin.py and speed.py with the peer's own Python.
+"""The peer's side: PyTorch doing the same work. Run by the other scripts with the peer's own Python.
 
-Jobs are JSON lines on stdin, answers JSON lines on stdout. Imports numpy, PyTorch and work.py.
+Jobs are JSON lines on stdin, answers JSON lines on stdout. Imports numpy, PyTorch, and from this folder peer_twin and
+work.
+
+PyTorch as one who knows it would use it: time steps first, fused AdamW, gradients dropped instead of zeroed, inference
+mode where nothing is learnt, and of one thread and two (and of nn.LSTM and nn.LSTMCell where a loop over the tokens is
+needed) whatever is fastest. Denormal numbers are left alone, as they are in charlm.
 """
 
 from __future__ import annotations
@@ -16,83 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peer_twin import parity, twin
 from torch import Tensor, nn
 from torch.nn import functional
-from work import BETAS, CLIP_NORM, RATE, SAMPLE, TRAIN, Row, measure, tokens
+from work import BETAS, CLIP_NORM, DECAY, RATE, SAMPLE, TRAIN, Row, measure, tokens
 
 MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
-GATES = {"lstm": (0, 1, 3, 2), "rnn": (0,)}  # PyTorch's i, f, g, o are charlm's u, f, c, o, and those are u, f, o, c
 THREADS = 2
-
-
-def reorder(array: NDArray[Any], cell: str) -> NDArray[Any]:
-    """Exchange the two orders of gates in the last axis; its own reverse."""
-    blocks = np.split(array, len(GATES[cell]), axis=-1)
-    return np.concatenate([blocks[gate] for gate in GATES[cell]], axis=-1)
-
-
-class TwinModel(nn.Module):
-    """Embedding, nn.LSTM or nn.RNN, nn.Linear; weights come and gradients go under charlm's names and shapes."""
-
-    def __init__(self, config: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        super().__init__()
-        self.cell, self.layers, self.tied = config["cell"], config["num_layers"], config["tie_weights"]
-        symbols, width, size = config["vocabulary_size"], config["embedding_size"], config["hidden_size"]
-        options = {"nonlinearity": config["activation"]} if self.cell == "rnn" else {}
-        self.embedding = nn.Embedding(symbols, width)
-        self.stack = MODULES[self.cell](width, size, self.layers, **options)
-        self.output = nn.Linear(size, symbols)
-        if self.tied:
-            self.output.weight = self.embedding.weight
-        self.to(torch.from_numpy(arrays["embedding"]).dtype)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.zero_()  # one of PyTorch's two biases stays zero
-            for path, (parameter, is_transposed, is_gated) in self.places().items():
-                array = reorder(arrays[path], self.cell) if is_gated else arrays[path]
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(array.T if is_transposed else array)))
-
-    def places(self) -> dict[str, tuple[Tensor, bool, bool]]:
-        """charlm's path -> PyTorch's parameter, whether it is the transpose, whether it holds gates."""
-        places: dict[str, tuple[Tensor, bool, bool]] = {"embedding": (self.embedding.weight, False, False)}
-        for layer in range(self.layers):
-            places[f"layer{layer}/w_x"] = (getattr(self.stack, f"weight_ih_l{layer}"), True, True)
-            places[f"layer{layer}/w_h"] = (getattr(self.stack, f"weight_hh_l{layer}"), True, True)
-            places[f"layer{layer}/b"] = (getattr(self.stack, f"bias_ih_l{layer}"), False, True)
-        if not self.tied:
-            places["output/w"] = (self.output.weight, True, False)
-        return places | {"output/b": (self.output.bias, False, False)}
-
-    def run(self, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Loss (sum, nats), last state, and the gradients of all parameters and of the initial state."""
-        states = [torch.from_numpy(np.ascontiguousarray(s)) for s in np.moveaxis(arrays["state"], 1, 0)]  # (L, N, H)
-        for state in states:
-            state.requires_grad_()
-        hidden, last = self.stack(
-            self.embedding(torch.from_numpy(arrays["inputs"])), tuple(states) if self.cell == "lstm" else states[0]
-        )
-        logits = self.output(hidden)
-        targets = torch.from_numpy(arrays["targets"]).reshape(-1)
-        loss = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="sum")
-        loss.backward()
-        ends = last if self.cell == "lstm" else (last,)
-        result = {
-            "loss_nats": loss.detach().numpy(),
-            "state_T": np.stack([end.detach().numpy() for end in ends], axis=1),
-            "d_state_0": np.stack([state.grad.numpy() for state in states], axis=1),
-        }
-        for path, (parameter, is_transposed, is_gated) in self.places().items():
-            gradient = parameter.grad.numpy()
-            gradient = gradient.T if is_transposed else gradient
-            result[f"d {path}"] = reorder(gradient, self.cell) if is_gated else gradient
-        return result
-
-
-def twin(config: dict[str, Any], source: str, target: str) -> None:
-    with np.load(source) as archive:
-        arrays = dict(archive)
-    np.savez(target, **TwinModel(config, arrays).run(arrays))
 
 
 class Model(nn.Module):
@@ -121,7 +57,7 @@ def detach(state: Any) -> Any:
 def training(row: Row) -> Callable[[], object]:
     """A training step: forward, backward, clip by norm, Adam; the state is carried on."""
     model = Model(row)
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, BETAS, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=DECAY, fused=True)
     chunks = [torch.from_numpy(ids) for ids in tokens(row)]
     state = model.zero_state()
     number = itertools.count()
@@ -198,26 +134,26 @@ def sampling_by_cell(row: Row) -> Callable[[], object]:
     return step
 
 
+def ways(row: Row) -> dict[str, Callable[[], object]]:
+    """The ways to do a row's work, by name."""
+    if row.kind == SAMPLE:
+        by_module, by_cell = MODULES[row.cell].__name__, CELLS[row.cell].__name__
+        return {f"nn.{by_module}, ": sampling_by_module(row), f"nn.{by_cell}, ": sampling_by_cell(row)}
+    return {"": training(row) if row.kind == TRAIN else scoring(row)}
+
+
 def prepare(row: Row) -> tuple[Callable[[], object], str]:
-    """A warm step of the work, and how it is done where there was a choice."""
+    """A warm step of the work in the fastest way, and which that is."""
     torch.manual_seed(1)
-    torch.set_num_threads(THREADS)
-    if row.kind != SAMPLE:
-        step = training(row) if row.kind == TRAIN else scoring(row)
-        measure(step, 0.2)
-        return step, ""
-    best: tuple[float, Callable[[], object], int, str] | None = None
-    for name, make in ((MODULES[row.cell].__name__, sampling_by_module), (CELLS[row.cell].__name__, sampling_by_cell)):
-        step = make(row)
-        for threads in (1, THREADS):
+    tried = []
+    for name, step in ways(row).items():
+        for threads in range(1, THREADS + 1):
             torch.set_num_threads(threads)
             measure(step, 0.1)
-            seconds = measure(step, 0.3)
-            if best is None or seconds < best[0]:
-                best = seconds, step, threads, f"nn.{name}, {threads} thread{'s' * (threads > 1)}"
-    assert best is not None
-    torch.set_num_threads(best[2])
-    return best[1], best[3]
+            tried.append((measure(step, 0.3), threads, name, step))
+    _, threads, name, step = min(tried, key=lambda way: way[0])
+    torch.set_num_threads(threads)
+    return step, f"{name}{threads} thread{'s' * (threads > 1)}"
 
 
 def main() -> None:
@@ -230,6 +166,9 @@ def main() -> None:
             answer = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
         elif job["job"] == "twin":
             twin(job["config"], job["source"], job["target"])
+        elif job["job"] == "parity":
+            torch.set_num_threads(THREADS)
+            parity(job["config"], job["source"], job["target"])
         elif job["job"] == "prepare":
             step, note = prepare(Row(**job["row"]))
             answer = {"note": note}
