@@ -276,6 +276,7 @@ def model_problem(
     *,
     sizes: tuple[int, int, int, int, int, int] = (T, N, E, H, V, L),
     tied: bool = False,
+    softmax: str = "full",
     dropout: str | None = None,
     scale: float | None = None,
     seed: int = 2,
@@ -287,10 +288,11 @@ def model_problem(
         dropout: None, "each" (a draw for each step) or "variational" (one for all steps).
     """
     steps, rows, inputs_size, size, symbols, layers = sizes
-    config = LanguageModelConfig(symbols, size if tied else inputs_size, size, layers, cell, activation, tied)
+    config = LanguageModelConfig(symbols, size if tied else inputs_size, size, layers, cell, activation, tied, softmax)
     rng = np.random.default_rng(seed)
     parameters = {
-        path: rng.normal(size=shape) / (shape[0] ** 0.5 if path[-4:] in ("/w_x", "/w_h", "ut/w") else 1.0)
+        path: rng.normal(size=shape)
+        / (shape[0] ** 0.5 if path[-4:] in ("/w_x", "/w_h", "ut/w", "/w_z", "l0/w", "l1/w") else 1.0)
         for path, shape in config.shapes().items()
     }
     inputs = rng.integers(0, symbols, (steps, rows)).astype(np.int32)

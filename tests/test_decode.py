@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from charlm.engine import cells, decode
+from charlm.engine import cells, decode, layers
 from charlm.engine.threads import Team
 from charlm.text.vocabulary import EOS_ID, UNK_ID
 from charlm.workflows.decoding import Truncation
@@ -251,6 +251,7 @@ def test_a_large_vocabulary_has_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_cell_has_a_generator_of_its_own() -> None:
-    kernels = [decode.generate(cells.find(name)) for name in cells.names()]
+    outputs = (layers.softmax_log_probs, layers.adaptive_log_probs)
+    kernels = [decode.generate(cells.find(name), output) for name in cells.names() for output in outputs]
     assert len({kernel.py_func.__qualname__ for kernel in kernels}) == len(kernels)  # type: ignore[attr-defined]
-    assert decode.generate(cells.find("lstm")) is decode.generate(cells.find("lstm"))
+    assert decode.generate(cells.find("lstm"), outputs[0]) is decode.generate(cells.find("lstm"), outputs[0])

@@ -40,7 +40,7 @@ train_nats and best_valid_nats (nats per token; null if there is no validation).
 
 SECTIONS = {
     "Text": ("level", "sequence", "min_count", "vocab_size", "lowercase", "normalize", "valid", "valid_frac"),
-    "Model": ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights"),
+    "Model": ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights", "softmax"),
     "Training": (
         "epochs", "time_seconds", "patience", "batch_size", "bptt", "optimizer", "lr", "schedule", "warmup",
         "weight_decay", "clip", "clip_mode", "dropout", "variational", "initial_state", "seed", "threads",
@@ -105,6 +105,11 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.option("--num-layers", type=click.IntRange(1, 64), metavar="N", help="Layers, one upon another.")
 @click.option("--embedding-size", type=SIZE, metavar="N", help="Size of a token's vector.")
 @click.option("--tie-weights", is_flag=True, default=None, help="The output's weights are the embedding's.")
+@click.option(
+    "--softmax",
+    type=click.Choice(["full", "adaptive"]),
+    help="Over all tokens at once, or rare ones in classes of their own: faster for 10,000 words and more.",
+)
 @click.option("--epochs", type=COUNT, metavar="N", help="Passes over the text.")
 @click.option("--time", "time_seconds", type=duration, metavar="TIME", help="Train so long: 90s, 5m, 1h30m.")
 @click.option(

@@ -14,7 +14,7 @@ import numpy as np
 
 from charlm.engine.cells._cell import Cell
 from charlm.engine.jit import kernel
-from charlm.engine.layers import embed_rows, log_softmax, look_up
+from charlm.engine.layers import embed_rows, look_up
 from charlm.engine.math import exp
 from charlm.engine.matmul import BIAS, multiply
 
@@ -50,7 +50,7 @@ class Weights(NamedTuple):
         w_h: (L, ...).
         w_p: (L, P, H).
         b: (L, C).
-        w_y, b_y: (H, V) packed, (V,).
+        output: what the kernel of the output layer takes.
         initial: (L, S, N, H): the state in which a sequence begins.
         activation: of the cell.
     """
@@ -62,8 +62,7 @@ class Weights(NamedTuple):
     w_h: Any
     w_p: Any
     b: Any
-    w_y: Any
-    b_y: Any
+    output: Any
     initial: Any
     activation: int
 
@@ -78,7 +77,7 @@ class Room(NamedTuple):
     state: Any  # (L, 2, S, N, H)
     hidden: Any  # (L, 1, N, H)
     saved: Any  # (1, N, K*H)
-    logits: Any  # (1, N, V)
+    logits: Any  # (1, N, as many as the output layer wants)
     weights: Any  # (N, V) float64
     heap: Any  # (N, V) int32
 
@@ -221,6 +220,10 @@ def _forward(*arguments: Any) -> None:
     """Stands in `_generate` for a cell's forward kernel."""
 
 
+def _output(*arguments: Any) -> None:
+    """Stands in `_generate` for an output layer's kernel."""
+
+
 def _generate(
     w: Weights, room: Room, log_probs: Any, uniforms: Any, rule: Rule, left: Any, before_end: Any, tokens: Any,
     nats: Any, low: int, high: int,
@@ -237,7 +240,7 @@ def _generate(
         tokens, nats: OUT, (T, N), as in `choose`.
     """
     layers, states, size = room.state.shape[0], room.state.shape[2], room.state.shape[4]
-    columns, width, symbols = room.pre.shape[2], room.embedded.shape[2], w.b_y.size
+    columns, width = room.pre.shape[2], room.embedded.shape[2]
     for t in range(uniforms.shape[0]):
         unfinished = choose(
             log_probs, uniforms[t], rule, left, before_end, tokens[t], nats[t], room.weights, room.heap, low, high
@@ -266,14 +269,14 @@ def _generate(
                 for n in range(low, high):
                     for j in range(size):
                         state[0, s, n, j] = state[1, s, n, j]
-        multiply(room.hidden[layers - 1], 0, 0, size, w.w_y, room.logits, 0, 0, symbols, 1, low, high, BIAS, w.b_y)
-        log_softmax(room.logits, log_probs, low, high)
+        _output(room.hidden[layers - 1], w.output, room.logits, log_probs, low, high)
 
 
 @cache
-def generate(cell: Cell) -> Callable[..., None]:
-    """The kernel `_generate` with the forward kernel of a cell in it."""
-    return variant(_generate, cell.forward.__module__.rpartition(".")[2], _forward=cell.forward)
+def generate(cell: Cell, output: Callable[..., None]) -> Callable[..., None]:
+    """The kernel `_generate` with a cell's forward kernel and an output layer's in it."""
+    names = cell.forward.__module__.rpartition(".")[2], output.__name__
+    return variant(_generate, "_".join(names), _forward=cell.forward, _output=output)
 
 
 def variant(function: Any, name: str, **names: Any) -> Callable[..., None]:

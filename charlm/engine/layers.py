@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from charlm.engine.jit import kernel
 from charlm.engine.math import exp
+from charlm.engine.matmul import BIAS, ZERO, multiply
 
 LANES = 16  # partial sums of a row: one vector of float32
 
@@ -196,6 +197,17 @@ def target_log_probs(logits: Any, targets: Any, log_probs: Any, low: int, high: 
 
 
 @kernel
+def _normalise(row: Any, base: float, log_probs: Any, partial: Any) -> None:
+    """log_probs = base + row - log(sum(exp(row))), in nats; the row, which may be shorter, is destroyed."""
+    for j in range(row.size):
+        log_probs[j] = row[j]
+    largest, total = _exp_row(row, partial)
+    log_total = math.log(total)
+    for j in range(row.size):
+        log_probs[j] = base + ((log_probs[j] - largest) - log_total)
+
+
+@kernel
 def log_softmax(logits: Any, log_probs: Any, low: int, high: int) -> None:
     """log_probs = logits - log(sum(exp(logits))), a row at a time; the logits are destroyed.
 
@@ -205,9 +217,91 @@ def log_softmax(logits: Any, log_probs: Any, low: int, high: int) -> None:
     """
     partial = np.empty(LANES, logits.dtype)
     for n in range(low, high):
-        for j in range(logits.shape[2]):
-            log_probs[n, j] = logits[0, n, j]
-        largest, total = _exp_row(logits[0, n], partial)
-        log_total = math.log(total)
-        for j in range(logits.shape[2]):
-            log_probs[n, j] = (log_probs[n, j] - largest) - log_total
+        _normalise(logits[0, n], 0.0, log_probs[n], partial)
+
+
+class SoftmaxWeights(NamedTuple):
+    """W_y (H, V), packed, and b_y (V,)."""
+
+    w: Any
+    b: Any
+
+
+@kernel
+def softmax_log_probs(hidden: Any, weights: SoftmaxWeights, logits: Any, log_probs: Any, low: int, high: int) -> None:
+    """log_probs = log softmax(hidden W_y + b_y).
+
+    Args:
+        hidden: (1, N, H).
+        logits: scratch, (1, N, V).
+        log_probs: OUT, (N, V), float64, nats.
+    """
+    multiply(
+        hidden, 0, 0, hidden.shape[2], weights.w, logits, 0, 0, weights.b.size, 1, low, high, BIAS, weights.b
+    )  # fmt: skip
+    log_softmax(logits, log_probs, low, high)
+
+
+class AdaptiveWeights(NamedTuple):
+    """An adaptive softmax of K tails, and its scratch arrays; weights are packed.
+
+    Attributes:
+        w, b: the head's, over its own tokens and the K tails: (H, V_head + K), (V_head + K,).
+        w_z, w_tail, b_tail: of each tail: (H, width), (width, V_tail), (V_tail,).
+        sizes: (K, 2): each tail's width and V_tail.
+        tail_nats: scratch, (N, K), float64: the log probability of each tail.
+        z: scratch, (1, N, widest).
+    """
+
+    w: Any
+    b: Any
+    w_z: Any
+    w_tail: Any
+    b_tail: Any
+    sizes: Any
+    tail_nats: Any
+    z: Any
+
+
+@kernel
+def adaptive_log_probs(hidden: Any, weights: AdaptiveWeights, logits: Any, log_probs: Any, low: int, high: int) -> None:
+    """The log probability of every token, of the head and of the tails; as `softmax_log_probs`.
+
+    Args:
+        logits: scratch, (1, N, the size of the largest part).
+    """
+    partial = np.empty(LANES, logits.dtype)
+    size, tails = hidden.shape[2], weights.sizes.shape[0]
+    column = weights.b.size - tails
+    multiply(hidden, 0, 0, size, weights.w, logits, 0, 0, weights.b.size, 1, low, high, BIAS, weights.b)
+    for n in range(low, high):
+        # What stands behind the head's own tokens is written over below.
+        _normalise(logits[0, n, : weights.b.size], 0.0, log_probs[n], partial)
+        for k in range(tails):
+            weights.tail_nats[n, k] = log_probs[n, column + k]
+    for k in range(tails):
+        width, count = weights.sizes[k, 0], weights.sizes[k, 1]
+        w_z, w_tail, b_tail = weights.w_z[k], weights.w_tail[k], weights.b_tail[k]
+        multiply(hidden, 0, 0, size, w_z, weights.z, 0, 0, width, 1, low, high, ZERO, b_tail)
+        multiply(weights.z, 0, 0, width, w_tail, logits, 0, 0, count, 1, low, high, BIAS, b_tail)
+        for n in range(low, high):
+            _normalise(logits[0, n, :count], weights.tail_nats[n, k], log_probs[n, column:], partial)
+        column += count
+
+
+@kernel
+def gather(hidden: Any, t: Any, n: Any, rows: Any, first: int, last: int) -> None:
+    """rows[0, i] = hidden[t[i], n[i]], for i from ``first`` to ``last``."""
+    for i in range(first, last):
+        target, source = rows[0, i], hidden[t[i], n[i]]
+        for j in range(target.size):
+            target[j] = source[j]
+
+
+@kernel
+def scatter_add(d_rows: Any, t: Any, n: Any, d_hidden: Any, first: int, last: int) -> None:
+    """The reverse of `gather`: d_hidden[t[i], n[i]] += d_rows[0, i]."""
+    for i in range(first, last):
+        target, source = d_hidden[t[i], n[i]], d_rows[0, i]
+        for j in range(target.size):
+            target[j] += source[j]

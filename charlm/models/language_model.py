@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from charlm.engine import decode, layers, matmul
-from charlm.engine.matmul import BIAS, ZERO
+from charlm.engine import decode
 from charlm.engine.threads import Task, Team, share
 from charlm.models.parameters import Array, Parameters
-from charlm.models.stack import Batch, Buffers, Ids, PackedWeight, Stack, StackConfig, initialise
+from charlm.models.softmax import AdaptiveSoftmax, Output, Softmax
+from charlm.models.stack import Batch, Buffers, Ids, Stack, StackConfig, initialise
 
 State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabilities (N, V) of what comes next
 Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
 
+SOFTMAXES = ("full", "adaptive")
 SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 
 # Gates of a few steps that a thread keeps in its second-level cache when it scores: 20 % faster than 64 steps at a time
@@ -34,13 +35,17 @@ class LanguageModelConfig(StackConfig):
     """A stack's sizes, and whether the output's weights are the embedding's (then E = H)."""
 
     tie_weights: bool = False
+    softmax: str = "full"  # one of SOFTMAXES
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Paths and shapes of the parameters, matrices first."""
-        output: dict[str, tuple[int, ...]] = {}
-        if not self.tie_weights:
-            output["output/w"] = (self.hidden_size, self.vocabulary_size)
-        return output | super().shapes() | {"output/b": (self.vocabulary_size,)}
+        sizes = self.vocabulary_size, self.hidden_size
+        if self.softmax == "adaptive":
+            output = AdaptiveSoftmax.shapes(*sizes)
+        else:
+            output = Softmax.shapes(*sizes, tied=self.tie_weights)
+        matrices = {path: shape for path, shape in output.items() if len(shape) > 1}
+        return matrices | super().shapes() | {path: shape for path, shape in output.items() if len(shape) == 1}
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint's header holds it."""
@@ -62,19 +67,21 @@ class LanguageModel:
         self.gradients = self.parameters.like()
         self.stack = Stack(config, self.parameters, self.gradients)
         self.buffers = Buffers(dtype)
-        shape = (config.hidden_size, config.vocabulary_size)
-        self._w_y = PackedWeight(shape[::-1] if config.tie_weights else shape, dtype)
+        self.output = self._make_output()
         self._packed = self._tabulated = False
         self._no_table = np.zeros((1, 0, self.stack.columns), dtype)
+
+    def _make_output(self) -> Output:
+        config = self.config
+        sizes, arrays = (config.vocabulary_size, config.hidden_size), (self.parameters, self.gradients, self.buffers)
+        if config.softmax == "adaptive":
+            return AdaptiveSoftmax(sizes, *arrays)
+        return Softmax(sizes, config.tie_weights, *arrays)
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the weights; at the start every token is about equally likely."""
         initialise(self.config, self.parameters, rng)
-        bound = 0.5 / self.config.hidden_size**0.5
-        if self.config.tie_weights:
-            self.parameters["embedding"][...] *= bound
-        else:
-            self.parameters["output/w"][...] = rng.uniform(-bound, bound, self.parameters["output/w"].shape)
+        self.output.initialise(rng)
         self.changed()
 
     def changed(self) -> None:
@@ -87,20 +94,7 @@ class LanguageModel:
 
     def _pack(self, part: int, parts: int, *, backward: bool) -> None:
         self.stack.pack(part, parts, backward=backward)
-        weight = self.parameters["embedding" if self.config.tie_weights else "output/w"]
-        self._w_y.pack(weight, part, parts, backward=backward or self.config.tie_weights)
-
-    def _forward(self, part: int, parts: int) -> tuple[int, int]:
-        """The stack and the logits of this thread's rows; returns which rows."""
-        stack, config = self.stack, self.config
-        low, high = share(stack.rows, part, parts)
-        stack.forward(part, parts)
-        weights = self._w_y.backward if config.tie_weights else self._w_y.forward
-        matmul.multiply(
-            stack.hidden[-1], 0, 0, config.hidden_size, weights, self.logits, 0, 0, config.vocabulary_size,
-            stack.steps, low, high, BIAS, self.parameters["output/b"],
-        )  # fmt: skip
-        return low, high
+        self.output.pack(part, parts, backward=backward)
 
     def loss_and_gradients(self, batch: Batch, targets: Ids, scale: float | None = None) -> float:
         """Forward, loss, back-propagation through time; the gradients are left in ``gradients``.
@@ -113,16 +107,15 @@ class LanguageModel:
         Returns:
             loss_nats: sum over the predicted tokens, float64.
         """
-        stack, config, team = self.stack, self.config, self.team
+        stack, team = self.stack, self.team
         targets = np.ascontiguousarray(targets)
         if scale is None:
             scale = 1 / max(1, int(np.count_nonzero(targets >= 0)))
         stack.begin(batch)
-        self.logits = self.buffers.get("logits", (stack.steps, stack.rows, config.vocabulary_size))
+        self.output.begin(stack.hidden[-1], targets)
         losses_nats = self.buffers.get("losses", targets.shape, np.float64)
         d_output, d_state = stack.begin_backward()
         d_state[...] = 0
-        d_weights = self._w_y.forward if config.tie_weights else self._w_y.backward
 
         def prepare(part: int, parts: int) -> None:
             self._pack(part, parts, backward=True)
@@ -131,17 +124,13 @@ class LanguageModel:
             self.gradients.flat[first:last] = 0
 
         def through_time(part: int, parts: int) -> None:
-            low, high = self._forward(part, parts)
-            layers.cross_entropy(self.logits, targets, losses_nats, scale, low, high)
-            matmul.multiply(
-                self.logits, 0, 0, config.vocabulary_size, d_weights, d_output, 0, 0, config.hidden_size,
-                stack.steps, low, high, ZERO, self.parameters["output/b"],
-            )  # fmt: skip
+            stack.forward(part, parts)
+            self.output.loss(losses_nats, scale, d_output, *share(stack.rows, part, parts))
             stack.backward(part, parts)
 
         def weights(part: int, parts: int) -> None:
             stack.sum_gradients(part, parts)
-            self._sum_output_gradients(part, parts)
+            self.output.sum_gradients(part, parts)
 
         for phase in (prepare, through_time, weights):
             team.run(phase)
@@ -150,27 +139,10 @@ class LanguageModel:
         self._packed = False
         return float(losses_nats.sum())
 
-    def _sum_output_gradients(self, part: int, parts: int) -> None:
-        hidden, gradients = self.stack.hidden[-1], self.gradients
-        rows, size, symbols = self.stack.rows, self.config.hidden_size, self.config.vocabulary_size
-        if self.config.tie_weights:
-            first, last = share(symbols, part, parts)
-            layers.sum_rows(self.logits, gradients["output/b"], first, last)
-            matmul.accumulate_outer(
-                self.logits, 0, rows * symbols, symbols, hidden, 0, size, gradients["embedding"], 0,
-                self.parameters["output/b"][:0], part, parts,
-            )  # fmt: skip
-        else:
-            matmul.accumulate_outer(
-                hidden, 0, rows * size, size, self.logits, 0, symbols, gradients["output/w"], 0,
-                gradients["output/b"], part, parts,
-            )  # fmt: skip
-
     def _infer(self, batch: Batch) -> None:
-        """Everything up to the logits, without what only training needs."""
+        """Set up a pass without what only training needs."""
         stack = self.stack
         stack.begin(batch, reuse_table=True)
-        self.logits = self.buffers.get("logits", (stack.steps, stack.rows, self.config.vocabulary_size))
         if not self._packed:
             self.team.run(lambda part, parts: self._pack(part, parts, backward=False))
             self._packed, self._tabulated = True, False
@@ -203,13 +175,14 @@ class LanguageModel:
         for first in range(0, steps, block):
             here = slice(first, first + block)
             self._infer(Batch(inputs[here], state, self.zero_state(rows)))
-            self._run_rows(partial(self._target_log_probs, targets[here], result[here]), rows * self.stack.steps)
+            self.output.begin(self.stack.hidden[-1], targets[here])
+            self._run_rows(partial(self._score, result[here]), rows * self.stack.steps)
             self.stack.end()
         return result
 
-    def _target_log_probs(self, targets: Ids, result: NDArray[np.float64], part: int, parts: int) -> None:
-        low, high = self._forward(part, parts)
-        layers.target_log_probs(self.logits, targets, result, low, high)
+    def _score(self, result: NDArray[np.float64], part: int, parts: int) -> None:
+        self.stack.forward(part, parts)
+        self.output.score(result, *share(self.stack.rows, part, parts))
 
     def step(self, state: Array, tokens: Ids) -> tuple[Array, NDArray[np.float64]]:
         """One step of N sequences: what sampling, beam search and scoring stand on.
@@ -225,9 +198,12 @@ class LanguageModel:
         result = np.empty((tokens.size, self.config.vocabulary_size))
         self._infer(Batch(tokens.reshape(1, -1), state, self.zero_state(tokens.size)))
 
+        weights, logits = self.output.inference(tokens.size), self._logits(tokens.size)
+
         def through_time(part: int, parts: int) -> None:
-            low, high = self._forward(part, parts)
-            layers.log_softmax(self.logits, result, low, high)
+            self.stack.forward(part, parts)
+            low, high = share(tokens.size, part, parts)
+            self.output.log_probs(self.stack.hidden[-1], weights, logits, result, low, high)
 
         self._run_rows(through_time, tokens.size)
         self.stack.end()
@@ -262,7 +238,7 @@ class LanguageModel:
         self._infer(Batch(start, state, self.zero_state(rows)))
         weights, room = self._decoding_weights(rows), self._room(rows)
         room.state[:, 0] = state
-        kernel = decode.generate(self.stack.cell)
+        kernel = decode.generate(self.stack.cell, self.output.log_probs)
 
         def draw(part: int, parts: int) -> None:
             low, high = share(rows, part, parts)
@@ -270,6 +246,10 @@ class LanguageModel:
 
         self._run_rows(draw, steps * rows)
         return (room.state[:, 0].copy(), log_probs), (tokens, nats)
+
+    def _logits(self, rows: int) -> Array:
+        """Room for the logits of one step."""
+        return self.buffers.get("step_logits", (1, rows, self.output.width))
 
     def _decoding_weights(self, rows: int) -> decode.Weights:
         stack, values, layer_range = self.stack, self.parameters, range(self.config.num_layers)
@@ -281,8 +261,7 @@ class LanguageModel:
             w_h=stack.packed_w_h,
             w_p=np.stack([stack.peepholes(values, layer) for layer in layer_range]),
             b=np.stack([values[f"layer{layer}/b"] for layer in layer_range]),
-            w_y=self._w_y.backward if self.config.tie_weights else self._w_y.forward,
-            b_y=values["output/b"],
+            output=self.output.inference(rows),
             initial=stack.batch.initial,
             activation=stack.activation,
         )
@@ -298,7 +277,7 @@ class LanguageModel:
             state=get("state", (layer_count, 2, states, rows, size)),
             hidden=get("hidden", (layer_count, 1, rows, size)),
             saved=get("saved", (1, rows, stack.cell.saved * size)),
-            logits=self.logits,
+            logits=self._logits(rows),
             weights=get("weights", (rows, config.vocabulary_size), np.float64),
             heap=get("heap", (rows, config.vocabulary_size), np.int32),
         )

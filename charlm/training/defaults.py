@@ -33,6 +33,7 @@ FIXED = {
     "cell": "lstm",
     "activation": "tanh",
     "tie_weights": False,
+    "softmax": "full",
     "optimizer": "adamw",
     "schedule": "cosine",
     "clip": 1.0,

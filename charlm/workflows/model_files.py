@@ -10,7 +10,7 @@ from charlm import checkpoint
 from charlm.engine import cells
 from charlm.engine.threads import Team, available_cores
 from charlm.errors import CheckpointError
-from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.models.language_model import SOFTMAXES, LanguageModel, LanguageModelConfig
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
 from charlm.workflows.text_side import text_side
@@ -35,7 +35,9 @@ def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Pat
     Raises:
         CheckpointError: they are missing, malformed, out of bounds, or not those of the vocabulary.
     """
-    values = checkpoint.require(header, "model", dict, path)
+    values: dict[str, Any] = {"softmax": "full"} | checkpoint.require(
+        header, "model", dict, path
+    )  # the only kind before 0.2
     damaged = f"{path}: its model configuration is not valid"
     names = {field.name: field for field in fields(LanguageModelConfig)}
     if set(values) != set(names):
@@ -52,6 +54,8 @@ def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Pat
         raise CheckpointError(f"{damaged} (activation {config.activation!r:.40}); use another copy")
     if config.vocabulary_size != vocabulary.size:
         raise CheckpointError(f"{damaged} (vocabulary of {vocabulary.size}, not {config.vocabulary_size})")
+    if config.softmax not in SOFTMAXES or (config.softmax == "adaptive" and config.tie_weights):
+        raise CheckpointError(f"{damaged} (softmax {config.softmax!r:.40}); use another copy")
     if config.tie_weights and config.embedding_size != config.hidden_size:
         raise CheckpointError(f"{damaged} (tied weights of different sizes); use another copy")
     return config

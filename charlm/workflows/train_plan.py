@@ -25,7 +25,7 @@ from charlm.workflows.text_side import text_side
 from charlm.workflows.tokenize import TextOptions
 
 TRAINING_STATE = "training-state"
-MODEL_OPTIONS = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights")
+MODEL_OPTIONS = ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights", "softmax")
 LEAST_INTERVAL = 100  # steps between validations, where the number of epochs is open and an epoch may be very short
 CHANGEABLE = ("epochs", "time_seconds", "patience")  # on --resume
 
@@ -47,6 +47,7 @@ class TrainRequest:
     num_layers: int | None = None
     embedding_size: int | None = None
     tie_weights: bool | None = None
+    softmax: str | None = None
     bptt: int | None = None
     batch_size: int | None = None
     optimizer: str | None = None
@@ -292,6 +293,8 @@ class Plan:
                 f"--activation {values['activation']}: --cell {values['cell']} has {', '.join(cell.activations)} only"
             )
         config = LanguageModelConfig(vocabulary_size=self.train.vocabulary.size, **values)
+        if config.tie_weights and config.softmax == "adaptive":
+            raise UsageError("--softmax adaptive has no matrix as large as the embedding: leave out --tie-weights")
         if config.tie_weights and config.embedding_size != config.hidden_size:
             raise UsageError(
                 f"--tie-weights needs --embedding-size equal to --hidden-size "

@@ -118,6 +118,21 @@ def log_softmax(logits: Array) -> Array:
     return log_probs
 
 
+def adaptive_log_probs(a: Array, parameters: Mapping[str, Array]) -> Array:
+    """Grave et al. (2017): log p(token) = log p_head(token), or log p_head(tail) + log p_tail(token).
+
+    The head's last columns are the tails, in order; a tail's softmax is over (a W_z) W + b.
+    """
+    tails = sorted({path.split("/")[1] for path in parameters if path.startswith("output/tail")})
+    head = log_softmax(a @ parameters["output/w"] + parameters["output/b"])
+    own = head.shape[-1] - len(tails)
+    parts = [head[..., :own]]
+    for i, name in enumerate(tails):
+        p = {path: parameters[f"output/{name}/{path}"] for path in ("w_z", "w", "b")}
+        parts.append(head[..., own + i, None] + log_softmax(a @ p["w_z"] @ p["w"] + p["b"]))
+    return np.concatenate(parts, axis=-1)
+
+
 def forward(
     parameters: Mapping[str, Array],
     inputs: Ids,
@@ -137,7 +152,7 @@ def forward(
         keep: dropout, or None: for each layer the factors of its output, (T, N, H), each 0 or 1 / (1 - rate).
             They act on what the layer hands on, not on its own state.
     Returns:
-        logits: (T, N, V).
+        logits: (T, N, V); of an adaptive softmax the log probabilities, which are their own log-softmax.
         state_T: states after the last step, (L, S, N, H).
     """
     cell = find_cell(config.cell)
@@ -150,6 +165,8 @@ def forward(
         hidden, state_T = run_layer(cell, below, state_0[layer], p, reset, initial[layer], config.activation)
         below = hidden if keep is None else hidden * keep[layer]
         states.append(state_T)
+    if "output/tail0/w" in parameters:
+        return adaptive_log_probs(below, parameters), np.stack(states)
     w_y = embedding.T if config.tied else parameters["output/w"]  # (H, V)
     logits: Array = below @ w_y + parameters["output/b"]  # (T, N, V)
     return logits, np.stack(states)
