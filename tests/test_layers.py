@@ -187,7 +187,7 @@ def test_embedding_and_its_reverse() -> None:
     assert not rows[0, [3, 4]].any()
     d_rows, d_embedding = rng.normal(size=rows.shape), rng.normal(size=(V, E))
     before = d_embedding.copy()
-    layers.add_to_embedding(d_rows, ids, d_embedding)
+    layers.add_to_embedding(d_rows, ids, d_embedding, 0, ids.size)
     for i, row in enumerate(ids):
         if row < V:
             before[row] += d_rows[0, i]

@@ -35,15 +35,15 @@ def embed_rows(embedding: Any, ids: Any, rows: Any, low: int, high: int) -> None
 
 
 @kernel
-def add_to_embedding(d_rows: Any, ids: Any, d_embedding: Any) -> None:
-    """The reverse of `embed_rows`: ids are distinct; the zero vector learns nothing.
+def add_to_embedding(d_rows: Any, ids: Any, d_embedding: Any, low: int, high: int) -> None:
+    """The reverse of `embed_rows`: ids are distinct, so threads may share them; the zero vector learns nothing.
 
     Args:
         d_rows: (1, U, E).
         ids: (U,), int32.
         d_embedding: ACCUMULATED, (V, E).
     """
-    for i in range(ids.size):
+    for i in range(low, high):
         if ids[i] < d_embedding.shape[0]:
             target, source = d_embedding[ids[i]], d_rows[0, i]
             for j in range(target.size):

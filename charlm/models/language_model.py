@@ -23,6 +23,7 @@ State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabili
 Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
 
 SOFTMAXES = ("full", "adaptive")
+SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
 SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 
 # Gates of a few steps that a thread keeps in its second-level cache when it scores: 20 % faster than 64 steps at a time
@@ -134,7 +135,10 @@ class LanguageModel:
 
         for phase in (prepare, through_time, weights):
             team.run(phase)
-        stack.finish_gradients()
+        if stack.ids.size < SMALL_TABLE:
+            stack.finish_gradients(0, 1)
+        else:
+            team.run(stack.finish_gradients)
         stack.end()
         self._packed = False
         return float(losses_nats.sum())

@@ -6,7 +6,7 @@ The work of a training step falls into phases, each run by all threads at once; 
                one row for each distinct id of the batch, embedding @ w_x + b
     forward, backward     each thread takes its own rows of the batch through all steps and layers
     gradients  each thread sums its own share of every weight's gradient, over all rows in one order
-    finish     the gradient of the table flows on to the embedding and the first w_x
+    finish     the gradient of the table flows on to the embedding and the first w_x; by one thread if it is small
 
 So the bits of a result do not depend on the number of threads.
 """
@@ -278,6 +278,7 @@ class Stack:
         self.d_state = self.buffers.get("d_state", self.batch.state.shape)
         self.scratch = self.buffers.get("scratch", (1, *shape[1:]))
         self.d_table = self.buffers.get("d_table", self.table.shape)
+        self.d_embedded = self.buffers.get("d_embedded", self.embedded.shape)
         return self.d_hidden[(self.config.num_layers - 1) % 2], self.d_state
 
     def backward(self, part: int, parts: int) -> None:
@@ -318,17 +319,17 @@ class Stack:
         self.d_table[0, :, first:last] = 0
         layers.add_to_table(self.pre[0], self.index, self.d_table, first, last)
 
-    def finish_gradients(self) -> None:
-        """The table's gradient flows to the embedding, the first w_x and its bias. Run by one thread."""
+    def finish_gradients(self, part: int, parts: int) -> None:
+        """This thread's share of how the table's gradient flows to the embedding, the first w_x and its bias."""
         assert self.gradients is not None
         width = self.config.embedding_size
         matmul.accumulate_outer(
             self.embedded, 0, self.ids.size * width, width, self.d_table, 0, self.columns,
-            self.gradients["layer0/w_x"], 0, self.gradients["layer0/b"], 0, 1,
+            self.gradients["layer0/w_x"], 0, self.gradients["layer0/b"], part, parts,
         )  # fmt: skip
-        d_embedded = self.buffers.get("d_embedded", self.embedded.shape)
+        low, high = share(self.ids.size, part, parts)
         matmul.multiply(
-            self.d_table, 0, 0, self.columns, self.w_x[0].backward, d_embedded, 0, 0, width,
-            1, 0, self.ids.size, ZERO, self._no_bias,
+            self.d_table, 0, 0, self.columns, self.w_x[0].backward, self.d_embedded, 0, 0, width,
+            1, low, high, ZERO, self._no_bias,
         )  # fmt: skip
-        layers.add_to_embedding(d_embedded, self.ids, self.gradients["embedding"])
+        layers.add_to_embedding(self.d_embedded, self.ids, self.gradients["embedding"], low, high)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 VALID_FRACTION, VALID_FRACTION_LARGE, LARGE_BYTES = 0.1, 0.02, 20_000_000
-VALIDATIONS = 20  # in the course of a training, at the most, but for one an epoch when epochs are long
-LONGEST_INTERVAL = 2000
+VALIDATIONS = 20  # in the course of a training, at the most
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 100, 2000  # steps between them, unless an epoch is shorter; if no end is known
 PATIENCE = 6
 
 
@@ -99,6 +99,8 @@ def warmup_steps(total_steps: int | None) -> int:
 
 
 def valid_interval(steps_per_epoch: int, total_steps: int | None) -> int:
-    """Steps between validations: an epoch, but neither too many nor too few of them."""
-    least = 1 if total_steps is None else total_steps // VALIDATIONS
-    return max(1, min(max(steps_per_epoch, least), max(LONGEST_INTERVAL, least)))
+    """Steps between validations: ``VALIDATIONS`` in a training, but neither too many nor too few of them."""
+    if total_steps is None:
+        return min(steps_per_epoch, LONGEST_INTERVAL)
+    least = total_steps // VALIDATIONS
+    return max(1, least, min(steps_per_epoch, SHORTEST_INTERVAL))
