@@ -6,6 +6,7 @@ The one place where the benchmarks call charlm's insides, besides twin.py and sh
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from work import BETAS, CLIP_NORM, DECAY, RATE, SAMPLE, SCORE, TRAIN, Row, measu
 from charlm.engine import cells, matmul
 from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.models.softmax import AdaptiveSoftmax
 from charlm.models.stack import Batch, PackedWeight
 from charlm.training import optimiser
 from charlm.training.optimiser import Clipper, Optimiser, gradient_norm
@@ -26,7 +28,9 @@ PEAK_SIZES = [(48, 128, 512), (48, 256, 256), (96, 256, 512), (48, 512, 256)]  #
 
 
 def new_model(row: Row, team: Team) -> LanguageModel:
-    model = LanguageModel(LanguageModelConfig(row.symbols, row.size, row.size, row.layers, row.cell), team)
+    softmax = "adaptive" if row.adaptive else "full"
+    config = LanguageModelConfig(row.symbols, row.size, row.size, row.layers, row.cell, softmax=softmax)
+    model = LanguageModel(config, team)
     model.initialise(np.random.default_rng(1))
     return model
 
@@ -95,12 +99,24 @@ def work(row: Row, team: Team) -> Callable[[], object]:
     return {TRAIN: training, SCORE: scoring, SAMPLE: sampling}[row.kind](row, team)
 
 
+def output_size(row: Row) -> float:
+    """Multiplications of the output layer for one token; of an adaptive softmax, for a token of the row's mean."""
+    if not row.adaptive:
+        return row.size * row.symbols
+    shapes, (head, middle, end) = AdaptiveSoftmax.shapes(row.symbols, row.size), AdaptiveSoftmax.parts(row.symbols)
+    total, ids = float(math.prod(shapes["output/w"])), tokens(row)
+    for i, (first, last) in enumerate(((head, middle), (middle, end))):
+        share = float(((ids >= first) & (ids < last)).mean())
+        total += share * sum(math.prod(shapes[f"output/tail{i}/{path}"]) for path in ("w_z", "w"))
+    return total
+
+
 def operations(row: Row) -> tuple[float, float]:
     """Multiplications and additions in the matrix products of one step: charlm's and the peer's."""
     gates = len(cells.find(row.cell).gates)
     square = 2.0 * gates * row.size * row.size
     passes = 3 if row.kind == TRAIN else 1  # backward: one product for the input, one for the weight
-    common = row.tokens * passes * ((2 * row.layers - 1) * square + 2.0 * row.size * row.symbols)
+    common = row.tokens * passes * ((2 * row.layers - 1) * square + 2.0 * output_size(row))
     table_rows = 0.0  # inference with unchanged weights keeps the table
     if row.kind == TRAIN:
         distinct = float(np.mean([np.unique(ids[:-1]).size for ids in tokens(row)]))

@@ -39,7 +39,21 @@ class Model(nn.Module):
         self.row = row
         self.embedding = nn.Embedding(row.symbols, row.size)
         self.stack = MODULES[row.cell](row.size, row.size, row.layers)
-        self.output = nn.Linear(row.size, row.symbols)
+        self.output = self.make_output()
+
+    def make_output(self) -> nn.Module:
+        size, symbols = self.row.size, self.row.symbols
+        if self.row.adaptive:  # in charlm's parts
+            return nn.AdaptiveLogSoftmaxWithLoss(size, symbols, [symbols // 10, symbols * 2 // 5], div_value=4.0)
+        return nn.Linear(size, symbols)
+
+    def loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The mean loss; the state after the last step."""
+        hidden, state = self.stack(self.embedding(inputs), state)
+        if self.row.adaptive:
+            return self.output(hidden.flatten(0, 1), targets.reshape(-1)).loss, state
+        logits = self.output(hidden)
+        return functional.cross_entropy(logits.view(-1, self.row.symbols), targets.reshape(-1)), state
 
     def zero_state(self) -> Any:
         zeros = torch.zeros(self.row.layers, self.row.rows, self.row.size)
@@ -66,8 +80,7 @@ def training(row: Row) -> Callable[[], object]:
         nonlocal state
         ids = chunks[next(number) % len(chunks)]
         optimiser.zero_grad(set_to_none=True)
-        logits, state = model(ids[:-1], detach(state))
-        loss = functional.cross_entropy(logits.view(-1, row.symbols), ids[1:].reshape(-1))
+        loss, state = model.loss(ids[:-1], ids[1:], detach(state))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimiser.step()
