@@ -1,9 +1,9 @@
 """A text becomes windows of lines, as tokens; the sequences of a window go through a model side by side.
 
 Sequences are dealt to at most ``LANES`` lanes, the rows of a batch, the longest first, so that lanes come out about
-equally long; in a lane they lie end to end. Within it a sequence's first input resets the state, so nothing of one
-sequence reaches the next, and no lane is padded but at its end. Memory is bounded: by a window of the text, by a pass of
-the model.
+equally long; in a lane they lie end to end. A sequence's first input resets the state, so nothing of one sequence
+reaches the next, and no lane is padded but at its end. Memory is bounded: by a window of the text, by a pass of the
+model.
 """
 
 from __future__ import annotations
