@@ -153,6 +153,14 @@ def test_json_lines_and_a_json_summary(stub_run: Run) -> None:
     assert summary["perplexity"] == pytest.approx(math.exp(-summary["log_prob_nats"] / 5))
 
 
+@pytest.mark.parametrize("text", ['"\\/', "\t\x01\x7f\x1f", "\u2028\xa0é漢😀", "%s%d%%", "a" * 50])
+def test_json_is_as_the_json_module_writes_it(stub_run: Run, text: str) -> None:
+    for options in ([], ["--per", "token"]):
+        lines = stub_run(text + "\n", "--json", *options).stdout.removesuffix("\n").split("\n")
+        assert [json.dumps(json.loads(line), ensure_ascii=False) for line in lines] == lines
+        assert text.startswith(json.loads(lines[0]).get("text", text[0]))
+
+
 def test_excluded_unknowns(stub_run: Run) -> None:
     result = stub_run("a?\n", "--exclude-unk")
     assert result.stdout == f"{math.log(0.75 / 8):.6f}\t2\t1\ta?\n"

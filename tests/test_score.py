@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pytest
@@ -21,11 +22,31 @@ from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK_ID
 from charlm.workflows import scoring_batches
 from charlm.workflows.model_files import LoadedModel, load_model
-from charlm.workflows.score import UNLEARNT, Scorer, Sentence, Summary, Token
+from charlm.workflows.score import UNLEARNT, Scorer, Sentences, Summary, Tokens
+from charlm.workflows.scoring_batches import line_windows
 from tests.stub_model import StubModel, vocabulary_of, write_tiny_model
 
-Record = TypeVar("Record")
+Window = TypeVar("Window", Sentences, Tokens)
 LETTERS = "ab \n"
+
+
+class Sentence(NamedTuple):
+    """A row of ``Sentences``."""
+
+    log_prob_nats: float
+    tokens: int
+    unknowns: int
+    text: str
+
+
+class Token(NamedTuple):
+    """A row of ``Tokens``; None for a score that does not count."""
+
+    line: int
+    position: int
+    symbol: str
+    log_prob_nats: float | None
+    unknown: bool
 
 
 def drawn_table(size: int, seed: int = 0) -> np.ndarray:
@@ -61,21 +82,31 @@ def written(folder: Path, text: str | bytes) -> str:
     return str(path)
 
 
+def sentence_rows(window: Sentences) -> list[Sentence]:
+    columns = window.log_probs_nats.tolist(), window.tokens, window.unknowns, window.texts
+    return [Sentence(*row) for row in zip(*columns, strict=True)]
+
+
+def token_rows(window: Tokens) -> list[Token]:
+    nats = [score if counted else None for score, counted in zip(window.log_probs_nats, window.counted, strict=True)]
+    columns = window.lines, window.positions, window.symbols, nats, window.unknown
+    return [Token(*row) for row in zip(*columns, strict=True)]
+
+
 def sentences_of(scorer: Scorer, path: str) -> list[Sentence]:
-    return list(itertools.chain(*scorer.sentences(path)))
+    return [row for window in scorer.sentences(path) for row in sentence_rows(window)]
 
 
 def tokens_of(scorer: Scorer, path: str) -> list[Token]:
-    return list(itertools.chain(*scorer.tokens(path)))
+    return [row for window in scorer.tokens(path) for row in token_rows(window)]
 
 
-def until_error(windows: Iterator[list[Record]], message: str) -> list[Record]:
+def until_error(windows: Iterator[Window], message: str) -> list[Window]:
     """What comes before an error."""
-    found = []
+    found: list[Window] = []
 
     def collect() -> None:
-        for window in windows:
-            found.extend(window)
+        found.extend(windows)
 
     with pytest.raises(InputError, match=message):
         collect()
@@ -221,16 +252,16 @@ def test_skipped_unknowns_are_as_if_not_in_the_text(tmp_path: Path) -> None:
         assert (summary.tokens, summary.unknowns, summary.unknown_tokens) == (5, 2, 0)
 
 
-@pytest.mark.parametrize("path", ["sentences", "tokens"])
+@pytest.mark.parametrize(("ask", "rows", "number"), [("sentences", sentence_rows, 3), ("tokens", token_rows, 6)])
 def test_an_unknown_that_is_an_error_comes_after_the_lines_before_it(
-    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ask: str, rows: Callable[[Any], list[Any]], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for window in (1, 2, 4096):
-        monkeypatch.setattr(scoring_batches, "WINDOW_LINES", window)
+    for characters in (1, 3, 4096):
+        monkeypatch.setattr(scoring_batches, "WINDOW_CHARACTERS", characters)
         scorer = Scorer(stub(), on_unknown="error")
-        windows = getattr(scorer, path)(written(tmp_path, "ab\n\nb\na ?\nb?\n"))
+        windows = getattr(scorer, ask)(written(tmp_path, "ab\n\nb\na ?\nb?\n"))
         found = until_error(windows, r"text: '\?' \(U\+003F, QUESTION MARK\) at line 4, column 3 is not")
-        assert len(found) == {"sentences": 3, "tokens": 6}[path]
+        assert len([row for window in found for row in rows(window)]) == number
         assert scorer.summary.sentences == 3
 
 
@@ -367,7 +398,6 @@ def test_other_models_score_lines_by_themselves_too(tmp_path: Path, sequence: st
     lines=st.lists(st.text("ab ?", max_size=12), max_size=20),
     sizes=st.fixed_dictionaries(
         {
-            "WINDOW_LINES": st.integers(1, 9),
             "WINDOW_CHARACTERS": st.integers(1, 30),
             "LANES": st.integers(1, 7),
             "STEPS": st.integers(1, 7),
@@ -387,6 +417,36 @@ def test_no_size_of_the_batches_shows(tmp_path: Path, lines: list[str], sizes: d
     assert [sentence.text for sentence in found] == lines
     expected = [sum(known(loaded, line)) for line in kept]
     assert [sentence.log_prob_nats for sentence in found] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("longest", [9, 130, 2000])
+def test_hardly_anything_is_computed_besides_the_tokens(tmp_path: Path, level: str, longest: int) -> None:
+    loaded = stub(Tokenizer.from_options(level), "ab ")
+    rng = random.Random(0)
+    lines = ["".join(rng.choices("ab ", k=rng.choice([3, 5, longest]))) for _ in range(400_000 // (longest + 8))]
+    model: Any = loaded.model
+    summary = score_corpus(loaded, written(tmp_path, "\n".join(lines)))
+    assert summary.tokens <= model.steps < 1.02 * summary.tokens
+
+
+@given(
+    lines=st.lists(st.text("ab ?", max_size=30), min_size=1, max_size=40),
+    characters=st.integers(1, 50),
+    block=st.integers(1, 200),
+)
+def test_windows_are_the_text_in_pieces_of_about_the_size_asked_for(
+    lines: list[str], characters: int, block: int
+) -> None:
+    raw = "".join(line + "\n" for line in lines).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("charlm.text.readers.BLOCK_BYTES", block)
+        patch.setattr(scoring_batches, "WINDOW_CHARACTERS", characters)
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+        windows = list(line_windows("-", "utf-8"))
+    assert list(itertools.chain(*windows)) == lines
+    longest = 1 + max(map(len, lines))
+    assert all(0 < sum(len(line) + 1 for line in window) <= 1.5 * characters + longest for window in windows)
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +485,7 @@ def test_a_real_model_scores_a_line_the_same_in_any_company(
     sizes = (
         {"LANES": 1},
         {"LANES": 5, "STEPS": 7},
-        {"WINDOW_LINES": 3},
+        {"WINDOW_CHARACTERS": 60},
         {"WINDOW_CHARACTERS": 100, "PASS_FLOATS": 999},
     )
     for settings_ in sizes:
@@ -478,7 +538,7 @@ def test_the_lines_before_damage_come_before_the_error(
     windows = Scorer(stub(symbols="aé")).sentences(written(tmp_path, text + damage + rest))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("charlm.text.readers.BLOCK_BYTES", block)
-        found = until_error(windows, r"not UTF-8|NUL byte")
+        found = [row for window in until_error(windows, r"not UTF-8|NUL byte") for row in sentence_rows(window)]
     assert [sentence.text for sentence in found] == before
 
 
@@ -487,6 +547,7 @@ def test_a_gzip_file_cut_short_gives_its_whole_lines(tmp_path: Path, monkeypatch
     lines = ["ab" * (number % 30) for number in range(2000)]
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode())[:-12])
-    found = until_error(Scorer(stub()).sentences(str(path)), "cut short")
+    windows = until_error(Scorer(stub()).sentences(str(path)), "cut short")
+    found = [row for window in windows for row in sentence_rows(window)]
     assert len(found) > 1000
     assert [sentence.text for sentence in found] == lines[: len(found)]

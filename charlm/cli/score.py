@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,14 @@ from charlm.cli.progress import announce_compilation
 from charlm.units import LOG_BASES, from_nats
 
 if TYPE_CHECKING:
-    from charlm.workflows.score import Sentence, Summary, Token
+    from charlm.workflows.score import Sentences, Summary, Tokens
+    from charlm.workflows.scoring_batches import Nats
+
+TINY = 5e-7  # up to here a number is shown as 0.000000, which needs no sign
+NULL = "null"
+LINES_AT_ONCE = 4096  # of output
+# A line is put together from a template: json.dumps of an object would take five times as long.
+_json_text = json.JSONEncoder(ensure_ascii=False).encode
 
 EPILOG = """\b
 Examples:
@@ -120,11 +128,11 @@ def score(
             encoding = "latin-1" if loaded.tokenizer.level == "byte" and not as_json else "utf-8"
             for sentences in scorer.sentences(text):
                 _write(_sentence_objects(sentences, base) if as_json else _sentence_rows(sentences, base), encoding)
-                bar.update(len(sentences))
+                bar.update(len(sentences.texts))
         elif per == "token":
             for tokens in scorer.tokens(text):
                 _write(_token_objects(tokens, base) if as_json else _token_rows(tokens, base))
-                bar.update(tokens[-1].line - bar.n if tokens else 0)
+                bar.update(tokens.lines[-1] - bar.n if tokens.lines else 0)
         else:
             for lines in scorer.corpus(text):
                 bar.update(lines)
@@ -133,37 +141,61 @@ def score(
 
 
 def _write(lines: Iterable[str], encoding: str = "utf-8") -> None:
-    """Write a window's lines at once, so that whoever reads a pipe has them."""
-    sys.stdout.buffer.write("".join(lines).encode(encoding))
+    """Write a window's lines, all of them, so that whoever reads a pipe has them; not all are in memory at once."""
+    rest = iter(lines)
+    while text := "".join(islice(rest, LINES_AT_ONCE)):
+        sys.stdout.buffer.write(text.encode(encoding))
     sys.stdout.buffer.flush()
 
 
-def _sentence_rows(sentences: list[Sentence], base: str) -> Iterable[str]:
-    for nats, tokens, unknowns, text in sentences:
-        yield f"{_number(nats, base)}\t{tokens}\t{unknowns}\t{text}\n"
+def _sentence_rows(sentences: Sentences, base: str) -> Iterable[str]:
+    numbers = _numbers(sentences.log_probs_nats, base)
+    columns = zip(numbers, sentences.tokens, sentences.unknowns, sentences.texts, strict=True)
+    return map("%s\t%d\t%d\t%s\n".__mod__, columns)
 
 
-def _sentence_objects(sentences: list[Sentence], base: str) -> Iterable[str]:
-    for nats, tokens, unknowns, text in sentences:
-        yield _object({"log_prob": from_nats(nats, base), "tokens": tokens, "unknowns": unknowns, "text": text})
+def _sentence_objects(sentences: Sentences, base: str) -> Iterable[str]:
+    numbers = _json_numbers(sentences.log_probs_nats, base)
+    columns = zip(numbers, sentences.tokens, sentences.unknowns, map(_json_text, sentences.texts), strict=True)
+    return map('{"log_prob": %s, "tokens": %d, "unknowns": %d, "text": %s}\n'.__mod__, columns)
 
 
-def _token_rows(tokens: list[Token], base: str) -> Iterable[str]:
+def _token_rows(tokens: Tokens, base: str) -> Iterable[str]:
     from charlm.workflows.tokenize import visible
 
-    shown = {symbol: visible(symbol) for symbol in {token.symbol for token in tokens}}
-    for line, position, symbol, nats, unknown in tokens:
-        yield f"{line}\t{position}\t{shown[symbol]}\t{_number(nats, base)}\t{unknown:d}\n"
+    numbers = _where_counted(tokens, _numbers(tokens.log_probs_nats, base), "NA")
+    shown = {symbol: visible(symbol) for symbol in set(tokens.symbols)}
+    symbols = map(shown.__getitem__, tokens.symbols)
+    columns = zip(tokens.lines, tokens.positions, symbols, numbers, tokens.unknown, strict=True)
+    return map("%d\t%d\t%s\t%s\t%d\n".__mod__, columns)
 
 
-def _token_objects(tokens: list[Token], base: str) -> Iterable[str]:
-    for line, position, symbol, nats, unknown in tokens:
-        log_prob = None if nats is None else from_nats(nats, base)
-        yield _object({"line": line, "position": position, "token": symbol, "log_prob": log_prob, "unknown": unknown})
+def _token_objects(tokens: Tokens, base: str) -> Iterable[str]:
+    numbers = _where_counted(tokens, _json_numbers(tokens.log_probs_nats, base), NULL)
+    shown = {symbol: _json_text(symbol) for symbol in set(tokens.symbols)}
+    symbols = map(shown.__getitem__, tokens.symbols)
+    unknown = map(("false", "true").__getitem__, tokens.unknown)
+    columns = zip(tokens.lines, tokens.positions, symbols, numbers, unknown, strict=True)
+    return map('{"line": %d, "position": %d, "token": %s, "log_prob": %s, "unknown": %s}\n'.__mod__, columns)
 
 
-def _object(values: dict[str, Any]) -> str:
-    return json.dumps(_finite(values), ensure_ascii=False) + "\n"
+def _where_counted(tokens: Tokens, numbers: Iterator[str], otherwise: str) -> Iterator[str]:
+    """The numbers of tokens whose score counts; of the others ``otherwise``."""
+    if tokens.counted.all():
+        return numbers
+    return (shown if counted else otherwise for shown, counted in zip(numbers, tokens.counted.tolist(), strict=True))
+
+
+def _numbers(nats: Nats, base: str) -> Iterator[str]:
+    """Log probabilities as a column shows them."""
+    shown = from_nats(nats, base)
+    shown[abs(shown) <= TINY] = 0.0
+    return map("%.6f".__mod__, shown.tolist())
+
+
+def _json_numbers(nats: Nats, base: str) -> Iterator[str]:
+    """Log probabilities in JSON, which cannot hold all of them."""
+    return (repr(number) if math.isfinite(number) else NULL for number in from_nats(nats, base).tolist())
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -172,14 +204,6 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             values[key] = None
     return values
-
-
-def _number(nats: float | None, base: str) -> str:
-    """A log probability as a column shows it."""
-    if nats is None:
-        return "NA"
-    shown = f"{from_nats(nats, base):.6f}"
-    return "0.000000" if shown == "-0.000000" else shown
 
 
 def _table(summary: Summary) -> str:

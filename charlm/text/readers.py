@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal, cast
 from charlm.errors import InputError
 
 STDIN = "-"
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 
 # Longest first: UTF-32's mark begins with UTF-16's.
 FOREIGN_MARKS = (

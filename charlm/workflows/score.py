@@ -6,10 +6,9 @@ many are worked on at once changes a score. A window of the text at a time is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import NamedTuple
 
 import numpy as np
 
@@ -39,23 +38,42 @@ UNLEARNT = (
 )
 
 
-class Sentence(NamedTuple):
-    """The score of a line."""
+@dataclass(frozen=True)
+class Sentences:
+    """The scores of the lines of a window, in columns: a record a line would take longer than the scoring of it.
 
-    log_prob_nats: float  # of the tokens counted
-    tokens: int  # counted, EOS included; without the unknown ones where they are skipped or excluded
-    unknowns: int
-    text: str  # the line as it was given
+    Attributes:
+        log_probs_nats: of the tokens counted.
+        tokens: how many those are, EOS included; without the unknown ones where they are skipped or excluded.
+        unknowns: how many tokens are unknown.
+        texts: the lines as they were given.
+    """
+
+    log_probs_nats: Nats
+    tokens: list[int]
+    unknowns: list[int]
+    texts: Sequence[str]
 
 
-class Token(NamedTuple):
-    """The score of a token of a line, or of the end of it."""
+@dataclass(frozen=True)
+class Tokens:
+    """The scores of the tokens of a window, in columns; the end of a line is one of them.
 
-    line: int  # from 1
-    position: int  # of the token in its line, from 1
-    symbol: str  # as it stands in the text, known or not
-    log_prob_nats: float | None  # None where unknown tokens are excluded and this is one
-    unknown: bool
+    Attributes:
+        lines: in which each stands, from 1.
+        positions: of each in its line, from 1.
+        symbols: as they stand in the text, known or not.
+        log_probs_nats: of each.
+        counted: whether its score is; where unknown tokens are excluded, theirs is not. (M,).
+        unknown: whether it is.
+    """
+
+    lines: list[int]
+    positions: list[int]
+    symbols: list[str]
+    log_probs_nats: Nats
+    counted: Mask
+    unknown: list[bool]
 
 
 @dataclass
@@ -150,7 +168,7 @@ class Scorer:
         self._is_unlearnt = isinstance(corpus, dict) and corpus.get("unknowns") == 0
         self._warn = warn
 
-    def sentences(self, path: str) -> Iterator[list[Sentence]]:
+    def sentences(self, path: str) -> Iterator[Sentences]:
         """Each line of a text with its score, in order, a window at a time.
 
         Raises:
@@ -163,9 +181,9 @@ class Scorer:
             begins = _begins(text.sequence_ends)
             sums = np.add.reduceat(np.where(counted, log_probs, 0.0), begins)  # a skipped -inf would make it NaN
             tokens, unknowns = (np.add.reduceat(mask, begins, dtype=np.int64) for mask in (counted, text.unknown))
-            yield list(map(Sentence, sums.tolist(), tokens.tolist(), unknowns.tolist(), text.lines))
+            yield Sentences(sums, tokens.tolist(), unknowns.tolist(), text.lines)
 
-    def tokens(self, path: str) -> Iterator[list[Token]]:
+    def tokens(self, path: str) -> Iterator[Tokens]:
         """Each token of each line, then the line's end, with its score; a window of lines at a time.
 
         A token that is skipped is not given, but the positions of those after it count it.
@@ -174,20 +192,20 @@ class Scorer:
             InputError: as for ``sentences``.
         """
         for text in self._lines(path):
-            scores, kept = self._score(text)
-            log_probs: list[float | None] = scores.tolist()
-            if self._exclude:
-                for place in np.flatnonzero(text.unknown):
-                    log_probs[place] = None
+            log_probs, kept = self._score(text)
             symbols = list(text.tokens)
-            for end in text.line_ends:
+            for end in text.line_ends.tolist():
                 symbols[end] = EOS
             begins = _begins(text.sequence_ends)
             lengths = text.sequence_ends - begins
             lines = np.repeat(np.array(text.numbers), lengths)
             positions = np.arange(1, text.ids.size + 1) - np.repeat(begins, lengths)
-            tokens = map(Token, lines.tolist(), positions.tolist(), symbols, log_probs, text.unknown.tolist())
-            yield list(compress(tokens, kept))
+            if not kept.all():
+                symbols = list(compress(symbols, kept))
+            unknown = text.unknown[kept]
+            counted = ~unknown if self._exclude else np.ones_like(unknown)
+            places = lines[kept].tolist(), positions[kept].tolist()
+            yield Tokens(*places, symbols, log_probs[kept], counted, unknown.tolist())
 
     def corpus(self, path: str) -> Iterator[int]:
         """Score a text cut into sequences as the model's training text was; ``summary`` is the result.
@@ -268,7 +286,7 @@ class Scorer:
         summary.sentences += ends.size
         summary.empty += int(np.count_nonzero(np.diff(ends, prepend=0) == 1))
         summary.characters += sum(map(len, text.lines)) + len(text.lines)
-        summary.words += sum(map(self._count_words, text.lines))
+        summary.words += self._count_words(NEWLINE.join(text.lines))
         return log_probs, kept
 
     def _score_kept(self, text: Text, score: Callable[[Ids, Mask], Nats]) -> tuple[Nats, Mask]:

@@ -1,14 +1,17 @@
 """A text becomes windows of lines, as tokens; the sequences of a window go through a model side by side.
 
-Sequences are laid end to end and dealt to at most ``LANES`` lanes, the rows of a batch. Within a lane a sequence's
-first input resets the state, so nothing of one sequence reaches the next, and no lane is padded but at its end.
-Memory is bounded: by a window of the text, by a pass of the model.
+Sequences are dealt to at most ``LANES`` lanes, the rows of a batch, the longest first, so that lanes come out about
+equally long; in a lane they lie end to end. A sequence's first input resets the state, so nothing of one sequence
+reaches the next, and no lane is padded but at its end. Memory is bounded: by a window of the text, by a pass of the
+model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
+from itertools import accumulate
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -24,8 +27,8 @@ Mask = NDArray[np.bool_]
 Nats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
-# Of a window. More tokens than a pass takes, so that the lanes of its batches are full.
-WINDOW_LINES = 4096
+# Of a window, about. So many that lanes come out equally long: of verses in words the longest lane is 0.5 % longer than
+# the mean, with a quarter of the window 2.5 %.
 WINDOW_CHARACTERS = 1 << 18
 
 LANES = 64  # sequences side by side
@@ -110,14 +113,13 @@ def line_windows(path: str, encoding: Encoding) -> Iterator[list[str]]:
     """
     for block in read_blocks(path, encoding=encoding):
         lines = block.removesuffix(NEWLINE).split(NEWLINE)
-        first = characters = 0
-        for last, line in enumerate(lines, start=1):
-            characters += len(line) + 1
-            if characters >= WINDOW_CHARACTERS or last - first >= WINDOW_LINES:
-                yield lines[first:last]
-                first, characters = last, 0
-        if first < len(lines):
-            yield lines[first:]
+        ends = np.fromiter(accumulate(map(len, lines)), np.int64, len(lines)) + np.arange(1, len(lines) + 1)
+        windows = max(1, round(int(ends[-1]) / WINDOW_CHARACTERS))
+        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, windows + 1) // windows) + 1
+        first = 0
+        for last in np.unique(cuts).tolist():
+            yield lines[first:last]
+            first = last
 
 
 def paragraph_windows(
@@ -135,10 +137,10 @@ def paragraph_windows(
                 lines.append(line)
                 numbers.append(number)
                 closes.append(False)
-                characters += len(line)
+                characters += len(line) + 1
             elif lines:
                 closes[-1] = True
-                if characters >= WINDOW_CHARACTERS or len(lines) >= WINDOW_LINES:
+                if characters >= WINDOW_CHARACTERS:
                     yield lines, numbers, closes
                     lines, numbers, closes, characters = [], [], [], 0
     if lines:
@@ -170,15 +172,41 @@ def score_sequences(model: ScoringModel, size: int, targets: Ids, ends: Places) 
     """
     if not targets.size:
         return np.zeros(0)
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
     inputs = np.empty_like(targets)
     inputs[1:] = targets[:-1]
-    inputs[0] = size
-    inputs[ends[:-1]] = size
+    inputs[starts] = size
+    lengths = ends - starts
     lanes = max(1, min(LANES, ends.size, PASS_FLOATS // _floats_per_token(model, size)))
-    # Each lane ends with the sequence that reaches its share of the tokens.
-    shares = np.arange(1, lanes) * targets.size // lanes
-    borders = np.unique(np.concatenate(([0], ends[np.searchsorted(ends, shares)], [targets.size])))
-    return _run(model, size, inputs, targets, borders, model.zero_state(borders.size - 1))
+    order, borders = _deal(lengths, lanes)
+    # Where each token of the lanes, one lane after another, stands in ``targets``.
+    places = np.repeat(starts[order] - (np.cumsum(lengths[order]) - lengths[order]), lengths[order])
+    places += np.arange(targets.size)
+    result = np.empty(targets.size)
+    result[places] = _run(model, size, inputs[places], targets[places], borders, model.zero_state(lanes))
+    return result
+
+
+def _deal(lengths: Places, lanes: int) -> tuple[Places, Places]:
+    """Deal sequences to lanes: the longest first, each to the lane that is the shortest so far.
+
+    Args:
+        lengths: of the sequences, positive; at least as many as lanes.
+        lanes: how many.
+
+    Returns:
+        The numbers of the sequences, one lane after another; and (lanes + 1,), where lanes begin and end, in tokens.
+    """
+    falling = np.argsort(-lengths, kind="stable")
+    shortest_first = list(range(lanes))  # a heap of length * lanes + number
+    dealt = []
+    for length in lengths[falling].tolist():
+        shortest = shortest_first[0]
+        dealt.append(shortest % lanes)
+        heapreplace(shortest_first, shortest + length * lanes)
+    order = falling[np.argsort(np.array(dealt), kind="stable")]
+    lane_lengths = np.array(sorted(shortest_first, key=lambda entry: entry % lanes)) // lanes
+    return order, np.concatenate((np.zeros(1, np.int64), np.cumsum(lane_lengths)))
 
 
 class OpenSequence:
@@ -226,12 +254,12 @@ def _run(model: ScoringModel, size: int, inputs: Ids, targets: Ids, borders: Pla
     starts, lengths = borders[:-1][longest_first], lengths[longest_first]
     budget = PASS_FLOATS // _floats_per_token(model, size)
     result = np.empty(targets.size)
-    done, total = 0, int(lengths[0])
-    while done < total:
-        lanes = int(np.count_nonzero(lengths > done))
+    done = 0
+    while lanes := int(np.count_nonzero(lengths > done)):
         if lanes < state.shape[2]:
             state = np.ascontiguousarray(state[:, :, :lanes])
-        steps = min(STEPS, max(1, budget // lanes), total - done)
+        # Not far beyond the end of half of them.
+        steps = min(STEPS, max(1, budget // lanes), int(lengths[lanes // 2]) - done)
         step = np.arange(done, done + steps)[:, None]  # (T, 1)
         is_token = step < lengths[:lanes]  # (T, N)
         place = np.where(is_token, starts[:lanes] + step, 0)
