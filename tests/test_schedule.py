@@ -106,7 +106,7 @@ def test_validations_within_an_epoch_and_after_it() -> None:
 
 def test_defaults_follow_the_size() -> None:
     assert defaults.warmup_steps(40) == 2
-    assert defaults.warmup_steps(10**6) == defaults.warmup_steps(None) == 200
+    assert defaults.warmup_steps(10**6) == defaults.warmup_steps(None) == 60
     sizes = [defaults.choose(tokens, 60, "char")["hidden_size"][0] for tokens in (10**4, 10**5, 10**6, 10**8)]
     assert sizes == sorted(sizes)
     for tokens in (1, 10**4, 10**6, 10**9):
