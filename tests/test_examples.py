@@ -90,7 +90,8 @@ def test_faulty_pairs(write: Callable[[str], str], line: str, message: str) -> N
 
 def test_sentences(write: Callable[[str], str]) -> None:
     path = write(
-        "-DOCSTART- -X- O\n\nEU NNP  B-ORG\nrejects VBZ O\n\n \t\nwait\u00a0here UH O\n-DOCSTART- -X- O\nPeter NNP B-PER"
+        "-DOCSTART- -X- O\n\nEU NNP  B-ORG\nrejects VBZ O\n\n"
+        " \t\nwait\u00a0here UH O\n-DOCSTART- -X- O\nPeter NNP B-PER"
     )
     assert list(read_sentences(path)) == [
         Sentence(3, ("EU", "rejects"), ("B-ORG", "O")),
