@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from charlm.errors import InputError
 from charlm.text.examples import LabelledText, Pair, Sentence, read_labelled, read_pairs, read_sentences
+from tests.pipe import Pipe
 
 READERS: list[Callable[..., Iterator[Any]]] = [read_labelled, read_pairs, read_sentences]
 EXAMPLE = "Åse\tvar\n"  # one for each of the readers
@@ -202,20 +203,7 @@ def test_nothing_to_read(write: Callable[[str], str], reader: Callable[..., Iter
 def test_examples_of_a_pipe_are_not_held_back(
     monkeypatch: pytest.MonkeyPatch, reader: Callable[..., Iterator[Any]]
 ) -> None:
-    class Pipe(io.RawIOBase):
-        """Gives an example when asked, and counts how often it was asked."""
-
-        asked = 0
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-            self.asked += 1
-            buffer[:5] = b"x\ty\n\n"
-            return 5
-
-    pipe = Pipe()
+    pipe = Pipe(b"x\ty\n\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(pipe)))
     examples = reader("-")
     assert [next(examples).line, pipe.asked, next(examples).line, pipe.asked] == [1, 1, 3, 2]
