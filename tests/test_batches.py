@@ -318,6 +318,13 @@ def test_a_last_sequence_without_its_end_has_its_own_input() -> None:
         assert dict(zip(chunk.targets[:, 0].tolist(), chunk.inputs[:, 0].tolist(), strict=True))[4] == 22
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_as_many_first_inputs_as_sequences(count: int) -> None:
+    tokens = numbered([2, 3])
+    with pytest.raises(ValueError, match="not as many first inputs as sequences"):
+        list(evaluation_chunks(tokens, 10**6, 1, 9, 0, np.full(count, 10**6, dtype=np.int32)))
+
+
 def test_mapped_corpora_leave_memory(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = stream([11] * 400)
     mapped = np.memmap(f"{tmp_path}/ids", dtype=np.uint8, mode="w+", shape=tokens.shape)

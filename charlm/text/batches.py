@@ -152,12 +152,18 @@ class _Begins:
         tokens: the stream.
         start_id: V.
         first_inputs: (sequences,), for each; None for V everywhere.
+
+    Raises:
+        ValueError: not as many first inputs as sequences.
     """
 
     def __init__(self, tokens: Ids, start_id: int, first_inputs: FirstInputs | None) -> None:
         self.start_id = np.int32(start_id)
         self._first_inputs = first_inputs
-        self._ends = None if first_inputs is None else _places_of_eos(tokens)
+        if first_inputs is not None:
+            self._ends = _places_of_eos(tokens)
+            if first_inputs.size != self._ends.size + (int(tokens[-1]) != EOS_ID):
+                raise ValueError("not as many first inputs as sequences")
 
     def inputs(
         self, before: NDArray[np.int32], places: NDArray[np.int64], begins: NDArray[np.bool_]
@@ -170,7 +176,7 @@ class _Begins:
             begins: (T, N), whether a sequence begins with it.
         """
         inputs = np.where(begins, self.start_id, before)
-        if self._first_inputs is not None and self._ends is not None:
+        if self._first_inputs is not None:
             # As many sequences as end before it come before it; the clip is for places past the stream's end.
             sequences = np.searchsorted(self._ends, places[begins])
             inputs[begins] = self._first_inputs.take(sequences, mode="clip")
