@@ -45,16 +45,20 @@ def test_rows_of_nothing() -> None:
     assert Rows.of_sequences([]).lengths.tolist() == []
 
 
-@given(lengths=some_lengths, backward=st.booleans(), data=st.data())
-def test_each_row_is_its_sequence_and_then_fill(lengths: list[int], backward: bool, data: st.DataObject) -> None:
+@given(lengths=some_lengths, backward=st.booleans(), at_end=st.booleans(), data=st.data())
+def test_each_row_is_its_sequence_and_fill(
+    lengths: list[int], backward: bool, at_end: bool, data: st.DataObject
+) -> None:
     singles = [np.arange(7 * n, 7 * n + length, dtype=np.int32) for n, length in enumerate(lengths)]
     numbers = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=5))
-    padded = Rows.of_sequences(singles).padded(array(numbers), FILL, backward=backward)
+    padded = Rows.of_sequences(singles).padded(array(numbers), FILL, backward=backward, at_end=at_end)
     longest = max(lengths[number] for number in numbers)
     assert padded.shape == (longest, len(numbers))
     for row, number in zip(padded.T.tolist(), numbers, strict=True):
         expected = singles[number].tolist()
-        assert row == (expected[::-1] if backward else expected) + [FILL] * (longest - lengths[number])
+        expected = expected[::-1] if backward else expected
+        rest = [FILL] * (longest - lengths[number])
+        assert row == (rest + expected if at_end else expected + rest)
 
 
 @given(lengths=some_lengths, batch_size=sizes, most_cells=st.integers(1, 400), epoch=st.integers(0, 3))

@@ -54,21 +54,24 @@ class Rows:
         """(M,)."""
         return np.diff(self.ends, prepend=0)
 
-    def padded(self, numbers: Numbers, fill: int, *, backward: bool = False) -> NDArray[np.int32]:
+    def padded(self, numbers: Numbers, fill: int, *, backward: bool = False, at_end: bool = False) -> NDArray[np.int32]:
         """Some of the sequences side by side.
 
         Args:
             numbers: (N,), which.
-            fill: the id after a row's end.
+            fill: the id where a row holds none.
             backward: each from its last id to its first, as a network that reads from right to left takes it.
+            at_end: all end at the last step instead of beginning at the first. So the state after the last step is
+                that after each row's last id, provided that the state is reset where a row begins.
 
         Returns:
             (T, N), T as the longest of them.
         """
         ends = self.ends[numbers]
         lengths = self.lengths[numbers]
-        step = np.arange(int(lengths.max(initial=0)))[:, np.newaxis]  # (T, 1)
-        is_id = step < lengths
+        steps = int(lengths.max(initial=0))
+        step = np.arange(steps)[:, np.newaxis] - (steps - lengths if at_end else 0)  # (T, N) or (T, 1), in its row
+        is_id = (step >= 0) & (step < lengths)
         places = ends - 1 - step if backward else ends - lengths + step
         padded = np.full(is_id.shape, fill, dtype=np.int32)
         padded[is_id] = self.ids[places[is_id]]
