@@ -253,6 +253,78 @@ def test_evaluation(lengths: list[int], n: int, t: int, warmup: int) -> None:
     assert place == tokens.size
 
 
+def labelled(lengths: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int32], dict[int, int]]:
+    """A numbered stream, a first input of its own for each sequence, and the token that each must come before."""
+    tokens = numbered(lengths)
+    first_inputs = np.arange(2 * 10**6, 2 * 10**6 + len(lengths), dtype=np.int32)
+    # A sequence of nothing is its EOS, which cannot be followed: those share a target.
+    firsts = tokens[np.concatenate([[0], np.flatnonzero(tokens == EOS_ID)[:-1] + 1])]
+    return tokens, first_inputs, dict(zip(first_inputs.tolist(), firsts.tolist(), strict=True))
+
+
+def check_first_inputs(chunks: list[Chunk], plain: list[Chunk], expected: dict[int, int]) -> None:
+    """The chunks are the plain ones, but where a sequence begins: there it is its own input, once for each."""
+    found = []
+    for chunk, other in zip(chunks, plain, strict=True):
+        assert np.array_equal(chunk.targets, other.targets)
+        begins = chunk.inputs != other.inputs
+        assert np.array_equal(begins, (other.inputs == 10**6) & (other.targets >= 0))
+        found += list(zip(chunk.inputs[begins].tolist(), chunk.targets[begins].tolist(), strict=True))
+    assert sorted(found) == sorted(expected.items())
+
+
+@given(lengths=lengths_of_sequences, n=sizes, t=sizes, shuffle=st.booleans(), block=st.sampled_from([7, 20, 1 << 24]))
+def test_each_sequence_begins_with_its_own_input(lengths: list[int], n: int, t: int, shuffle: bool, block: int) -> None:
+    tokens, first_inputs, expected = labelled(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "SHUFFLE_TOKENS", block)
+        patch.setattr(batches, "REACH_TOKENS", 3)
+        b = Batches(
+            tokens, vocabulary_size=10**6, streams=n, bptt=t, shuffle=shuffle, seed=0, first_inputs=first_inputs
+        )
+        plain = make(tokens, shuffle, n, t)
+        for epoch in range(3):
+            chunks = list(b.chunks(epoch))
+            check_first_inputs(chunks, list(plain.chunks(epoch)), expected)
+            for first in range(1, len(chunks)):
+                for chunk, again in zip(chunks[first:], b.chunks(epoch, first), strict=True):
+                    assert np.array_equal(chunk.inputs, again.inputs)
+
+
+@given(lengths=lengths_of_sequences, n=sizes, t=sizes)
+def test_each_sequence_is_evaluated_with_its_own_input(lengths: list[int], n: int, t: int) -> None:
+    tokens, first_inputs, expected = labelled(lengths)
+    chunks = list(evaluation_chunks(tokens, 10**6, n, t, 0, first_inputs))
+    check_first_inputs(chunks, list(evaluation_chunks(tokens, 10**6, n, t, 0)), expected)
+
+
+def test_first_inputs_of_a_warmed_up_stream() -> None:
+    """The second stream begins within the second sequence and reads that from its start."""
+    tokens = np.array([3, EOS_ID, 4, 5, 6, EOS_ID, 7, EOS_ID], dtype=np.int32)
+    first_inputs = np.array([21, 22, 23], dtype=np.int32)
+    (chunk,) = evaluation_chunks(tokens, 9, 2, 6, 10, first_inputs)
+    assert chunk.inputs.T.tolist() == [[21, 3, 22, 4, 9, 9], [22, 4, 5, 6, 23, 7]]
+    assert chunk.targets.T.tolist() == [[3, 1, 4, 5, -1, -1], [-1, -1, 6, 1, 7, 1]]
+
+
+def test_a_last_sequence_without_its_end_has_its_own_input() -> None:
+    tokens = np.array([3, EOS_ID, 4], dtype=np.int32)
+    for shuffle in (False, True):
+        b = Batches(
+            tokens, vocabulary_size=9, streams=1, bptt=9, shuffle=shuffle, seed=0,
+            first_inputs=np.array([21, 22], dtype=np.int32),
+        )  # fmt: skip
+        (chunk,) = b.chunks(0)
+        assert dict(zip(chunk.targets[:, 0].tolist(), chunk.inputs[:, 0].tolist(), strict=True))[4] == 22
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_as_many_first_inputs_as_sequences(count: int) -> None:
+    tokens = numbered([2, 3])
+    with pytest.raises(ValueError, match="not as many first inputs as sequences"):
+        list(evaluation_chunks(tokens, 10**6, 1, 9, 0, np.full(count, 10**6, dtype=np.int32)))
+
+
 def test_mapped_corpora_leave_memory(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = stream([11] * 400)
     mapped = np.memmap(f"{tmp_path}/ids", dtype=np.uint8, mode="w+", shape=tokens.shape)

@@ -1,39 +1,23 @@
 """The corpora that ship: their form, the generator of agreement.txt, and the figures in corpora/README.md."""
 
-import importlib.util
 import math
 import random
 import re
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-CORPORA = Path(__file__).parent.parent / "corpora"
-README = (CORPORA / "README.md").read_text(encoding="utf-8")
+from tests.corpora_files import README, load, text
 
-
-def load(path: Path) -> ModuleType:
-    """The module in a file that belongs to no package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_agreement = load(CORPORA / "make_agreement.py")
+make_agreement = load("make_agreement")
 
 
 @pytest.fixture(scope="module")
 def agreement() -> str:
-    return (CORPORA / "agreement.txt").read_bytes().decode("ascii")
+    return text("agreement.txt")
 
 
 def test_dinosaurs_are_names_sorted_and_unique() -> None:
-    text = (CORPORA / "dinosaurs.txt").read_bytes().decode("ascii")
-    names = text.removesuffix("\n").split("\n")
+    names = text("dinosaurs.txt").removesuffix("\n").split("\n")
     assert len(names) >= 1000
     assert [name for name in names if not re.fullmatch("[a-z]+", name)] == []
     assert names == sorted(set(names))
@@ -41,11 +25,12 @@ def test_dinosaurs_are_names_sorted_and_unique() -> None:
     assert {"tyrannosaurus", "iguanodon", "yi"} <= set(names)
 
 
-@pytest.mark.parametrize("name", ["dinosaurs.txt", "agreement.txt"])
+@pytest.mark.parametrize("name", ["dinosaurs.txt", "agreement.txt", "towns.tsv", "visits.conll", "sounds.tsv"])
 def test_the_readme_states_the_size_of_each_file(name: str) -> None:
-    data = (CORPORA / name).read_bytes()
+    found = text(name)
     (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]
-    assert row.endswith(f" {data.count(10):,} | {len(data):,} |")
+    lines = found.count("\n")
+    assert row.endswith(f" {lines:,} | {len(found):,} |")
 
 
 def test_agreement_is_what_its_generator_writes(agreement: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from charlm.errors import InputError
 from charlm.text import readers
 from charlm.text.readers import read_blocks, read_lines
+from tests.pipe import Pipe
 
 BOM = b"\xef\xbb\xbf"
 pieces = st.lists(
@@ -190,20 +191,7 @@ def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_of_a_pipe_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Pipe(io.RawIOBase):
-        """Gives a line when asked, and counts how often it was asked."""
-
-        asked = 0
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-            self.asked += 1
-            buffer[:5] = b"line\n"
-            return 5
-
-    pipe = Pipe()
+    pipe = Pipe(b"line\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(pipe)))
     lines = read_lines("-")
     assert [next(lines), pipe.asked, next(lines), pipe.asked] == ["line", 1, "line", 2]

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.text.spool import Ids, release_pages
+from charlm.text.spool import Ids, array_blocks, release_pages
 from charlm.text.vocabulary import EOS_ID
+
+FirstInputs = NDArray[np.int32]
 
 NO_TARGET = -1
 SHUFFLE_TOKENS = 1 << 24  # sequences are shuffled in blocks of about this size, each a copy in memory
@@ -22,8 +24,9 @@ class Chunk:
     """T steps of N streams.
 
     Attributes:
-        inputs: (T, N) int32, the token before each target; ``start_id`` (V) where a sequence begins, which means
-            that the state is reset before this step, and where there is no target at a stream's end.
+        inputs: (T, N) int32, the token before each target; ``start_id`` (V) or the sequence's own first input
+            (above V) where a sequence begins, which means that the state is reset before this step; ``start_id``
+            where there is no target at a stream's end.
         targets: (T, N) int32, -1 where there is none.
         predicted: the number of targets that are not -1.
     """
@@ -48,21 +51,35 @@ class Batches:
         bptt: T; the last chunk of an epoch may have fewer steps.
         shuffle: for corpora of many sequences; False for a text of one piece.
         seed: not negative.
+        first_inputs: (sequences,), what each sequence begins with, V or more; None for V everywhere.
 
     Attributes:
         streams: N as it is.
         steps_per_epoch: the number of chunks in each epoch.
     """
 
-    def __init__(self, tokens: Ids, *, vocabulary_size: int, streams: int, bptt: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        tokens: Ids,
+        *,
+        vocabulary_size: int,
+        streams: int,
+        bptt: int,
+        shuffle: bool,
+        seed: int,
+        first_inputs: FirstInputs | None = None,
+    ) -> None:
         if tokens.size == 0 or streams < 1 or bptt < 1:
             raise ValueError("no tokens, no streams or no steps")
         self._tokens = tokens
+        self._first_inputs = first_inputs
         self._start_id = vocabulary_size
         self._bptt = bptt
         self._shuffle = shuffle
         self._seed = seed
         self._borders = _shuffle_blocks(tokens) if shuffle else np.array([0, tokens.size])
+        if first_inputs is not None:
+            self._blocks_first_sequences = _sequences_before(tokens, self._borders)
         self.streams = min(streams, tokens.size)
         lengths = -(-np.diff(self._borders) // self.streams)
         self._block_steps = -(-lengths // bptt)
@@ -80,18 +97,30 @@ class Batches:
 
     def _block_chunks(self, epoch: int, block: int, first: int) -> Iterator[Chunk]:
         tokens = self._tokens[self._borders[block] : self._borders[block + 1]]
+        first_inputs = self._first_inputs
+        if first_inputs is not None:
+            first_inputs = first_inputs[slice(*self._blocks_first_sequences[block : block + 2])]
         if self._shuffle:
-            tokens = _permuted(np.asarray(tokens), np.random.default_rng([self._seed, epoch, block]))
+            tokens, order = _permuted(np.asarray(tokens), np.random.default_rng([self._seed, epoch, block]))
+            first_inputs = None if first_inputs is None else first_inputs[order]
             release_pages(self._tokens)
             # No stream may outlast the block's steps, whose number is the same in every epoch.
             spare = int(self._block_steps[block]) * self._bptt - -(-tokens.size // self.streams)
             starts = _sequence_starts(tokens, self.streams, spare // 2)
         else:
             starts = _fair_starts(tokens.size, self.streams)
-        yield from _chunks(tokens, starts, starts[:-1], self._start_id, self._bptt, first)
+        begins = _Begins(tokens, self._start_id, first_inputs)
+        yield from _chunks(tokens, starts, starts[:-1], begins, self._bptt, first)
 
 
-def evaluation_chunks(tokens: Ids, vocabulary_size: int, streams: int, bptt: int, warmup: int) -> Iterator[Chunk]:
+def evaluation_chunks(
+    tokens: Ids,
+    vocabulary_size: int,
+    streams: int,
+    bptt: int,
+    warmup: int,
+    first_inputs: FirstInputs | None = None,
+) -> Iterator[Chunk]:
     """The chunks in which each token of a corpus is a target exactly once, in streams side by side.
 
     A stream begins with a sequence where one begins near its fair place. One that begins within a sequence starts
@@ -103,6 +132,7 @@ def evaluation_chunks(tokens: Ids, vocabulary_size: int, streams: int, bptt: int
         streams: N; fewer if there are fewer tokens.
         bptt: T; the last chunk may have fewer steps.
         warmup: tokens.
+        first_inputs: as for ``Batches``.
     """
     if tokens.size == 0 or streams < 1 or bptt < 1 or warmup < 0:
         raise ValueError("no tokens, no streams, no steps or a negative warm-up")
@@ -112,14 +142,52 @@ def evaluation_chunks(tokens: Ids, vocabulary_size: int, streams: int, bptt: int
         earliest = max(start - warmup, 0)
         ends = np.flatnonzero(tokens[earliest:start] == EOS_ID)
         first_reads[stream] = earliest + int(ends[-1]) + 1 if ends.size else earliest
-    yield from _chunks(tokens, starts, first_reads, vocabulary_size, bptt, 0)
+    yield from _chunks(tokens, starts, first_reads, _Begins(tokens, vocabulary_size, first_inputs), bptt, 0)
+
+
+class _Begins:
+    """What the sequences of a stream begin with.
+
+    Args:
+        tokens: the stream.
+        start_id: V.
+        first_inputs: (sequences,), for each; None for V everywhere.
+
+    Raises:
+        ValueError: not as many first inputs as sequences.
+    """
+
+    def __init__(self, tokens: Ids, start_id: int, first_inputs: FirstInputs | None) -> None:
+        self.start_id = np.int32(start_id)
+        self._first_inputs = first_inputs
+        if first_inputs is not None:
+            self._ends = _places_of_eos(tokens)
+            if first_inputs.size != self._ends.size + (int(tokens[-1]) != EOS_ID):
+                raise ValueError("not as many first inputs as sequences")
+
+    def inputs(
+        self, before: NDArray[np.int32], places: NDArray[np.int64], begins: NDArray[np.bool_]
+    ) -> NDArray[np.int32]:
+        """The inputs of a chunk, (T, N).
+
+        Args:
+            before: (T, N), the token before each target.
+            places: (T, N), where each target stands in the stream.
+            begins: (T, N), whether a sequence begins with it.
+        """
+        inputs = np.where(begins, self.start_id, before)
+        if self._first_inputs is not None:
+            # As many sequences as end before it come before it; the clip is for places past the stream's end.
+            sequences = np.searchsorted(self._ends, places[begins])
+            inputs[begins] = self._first_inputs.take(sequences, mode="clip")
+        return inputs
 
 
 def _chunks(
     tokens: Ids,
     borders: NDArray[np.int64],
     first_reads: NDArray[np.int64],
-    start_id: int,
+    sequence_begins: _Begins,
     bptt: int,
     first: int,
 ) -> Iterator[Chunk]:
@@ -129,7 +197,7 @@ def _chunks(
         tokens: the stream of which ``borders`` speak.
         borders: (N + 1,); stream n predicts tokens[borders[n]:borders[n + 1]].
         first_reads: (N,), the place at which each stream begins, at its border or before.
-        start_id: the input where there is no token before.
+        sequence_begins: the inputs where there is no token before.
         bptt: T.
         first: the number of the first chunk to give.
     """
@@ -144,13 +212,14 @@ def _chunks(
         places = first_reads + np.arange(step - 1, step + count)[:, np.newaxis]
         window = plain.take(places, mode="clip").astype(np.int32)
         targets = window[1:]
-        inputs = np.where(window[:-1] == EOS_ID, np.int32(start_id), window[:-1])
+        begins = window[:-1] == EOS_ID
         if step == 0:
-            inputs[0, first_reads == 0] = start_id
+            begins[0] |= first_reads == 0
+        inputs = sequence_begins.inputs(window[:-1], places[1:], begins)
         if step + count > lengths.min():
             past = places[1:] >= stops
             targets[past] = NO_TARGET
-            inputs[past] = start_id
+            inputs[past] = sequence_begins.start_id
         if (first_reads + step < starts).any():
             targets[places[1:] < starts] = NO_TARGET
         yield Chunk(inputs, targets, int(np.count_nonzero(targets != NO_TARGET)))
@@ -195,8 +264,24 @@ def _shuffle_blocks(tokens: Ids) -> NDArray[np.int64]:
     return np.array([*borders, tokens.size], dtype=np.int64)
 
 
-def _permuted(tokens: Ids, generator: np.random.Generator) -> Ids:
-    """A copy of the stream with its sequences in random order."""
+def _places_of_eos(tokens: Ids) -> NDArray[np.int64]:
+    """Where sequences end, 1-D; of a mapped stream, no more than a block is in memory at a time."""
+    first, places = 0, [np.zeros(0, dtype=np.int64)]
+    for block in array_blocks(tokens):
+        places.append(np.flatnonzero(block == EOS_ID) + first)
+        first += block.size
+    return np.concatenate(places)
+
+
+def _sequences_before(tokens: Ids, borders: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many sequences begin before each border, at which one begins; or, before the last border, in all."""
+    counts = np.searchsorted(_places_of_eos(tokens), borders)
+    counts[-1] += int(tokens[-1]) != EOS_ID
+    return counts
+
+
+def _permuted(tokens: Ids, generator: np.random.Generator) -> tuple[Ids, NDArray[np.int64]]:
+    """A copy of the stream with its sequences in random order, and the number of each as it was before."""
     stops = np.flatnonzero(tokens == EOS_ID) + 1
     if not stops.size or stops[-1] != tokens.size:
         stops = np.append(stops, tokens.size)
@@ -212,4 +297,4 @@ def _permuted(tokens: Ids, generator: np.random.Generator) -> Ids:
             low, high = places[part[0]], places[part[-1] + 1]
             index = np.repeat(starts[part] - places[part], lengths[part]) + np.arange(low, high)
             shuffled[low:high] = tokens[index]
-    return shuffled
+    return shuffled, order

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import InputError, UsageError
+from charlm.text.label_column import LabelColumn
 from charlm.text.readers import STDIN, display_name, read_blocks
 from charlm.text.spool import Ids, Spool
 from charlm.text.tokenizer import NEWLINE, Tokenizer
@@ -39,6 +40,7 @@ class Draft:
         blank_lines: how many were skipped.
         sha256: of the inputs' bytes in order (unpacked), in hexadecimal.
         names: the inputs.
+        labels: the label of each sequence, if the texts have them.
     """
 
     blocks: Callable[[], Iterator[Ids]]
@@ -48,23 +50,38 @@ class Draft:
     blank_lines: int
     sha256: str
     names: list[str]
+    labels: LabelColumn | None = None
 
 
-def draft_texts(paths: Sequence[str], tokenizer: Tokenizer, on_bytes: Callable[[int], object] | None = None) -> Draft:
+def draft_texts(
+    paths: Sequence[str],
+    tokenizer: Tokenizer,
+    on_bytes: Callable[[int], object] | None = None,
+    *,
+    labelled: bool = False,
+) -> Draft:
     """Read texts. In ``symbols`` the word ``<unk>`` of a text is a token like any other.
 
     Args:
         paths: files, ``-`` for standard input; one that ends in ``.gz`` is unpacked.
         tokenizer: how to cut them.
         on_bytes: called with the number of bytes (unpacked) that were read since the last call.
+        labelled: the lines are ``label<TAB>text``; a text of nothing is a sequence too.
 
     Raises:
-        InputError: an input is missing, unreadable, not a text, empty, or has nothing but blank lines.
-        UsageError: standard input is named twice.
+        InputError: an input is missing, unreadable, not a text, empty, has nothing but blank lines, or lines without a
+            label although they should have one.
+        UsageError: standard input is named twice, or labels are asked of sequences that are not lines of characters
+            or words.
     """
+    if labelled and (tokenizer.sequence != "line" or tokenizer.level == "byte"):
+        raise UsageError(
+            "label<TAB>text is one sequence a line, of characters or words; leave out --sequence, --level byte"
+        )
     if list(paths).count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once; name it once")
     numbering: _Numbering = _Words() if tokenizer.level == "word" else _Characters(tokenizer.is_space)
+    labels = LabelColumn() if labelled else None
     digest = hashlib.sha256()
     spool = Spool()
     tokens = 0
@@ -76,13 +93,15 @@ def draft_texts(paths: Sequence[str], tokenizer: Tokenizer, on_bytes: Callable[[
             on_bytes(len(raw))
 
     for path in paths:
-        cutter = _Cutter(tokenizer.sequence, numbering)
-        for ids in _stream(path, tokenizer, numbering, cutter, observe):
+        cutter = _Cutter(tokenizer.sequence, numbering, keeps_blank=labelled)
+        for ids in _stream(path, tokenizer, numbering, cutter, observe, labels):
             spool.append(ids, len(numbering.symbols))
             tokens += int(np.count_nonzero(ids != EOS_ID))
         blank_lines += cutter.blank_lines
+    if labels is not None:
+        blank_lines = labels.blank_lines
     names = [display_name(path) for path in paths]
-    return Draft(spool.blocks, numbering.symbols, tokens, tokenizer, blank_lines, digest.hexdigest(), names)
+    return Draft(spool.blocks, numbering.symbols, tokens, tokenizer, blank_lines, digest.hexdigest(), names, labels)
 
 
 def _stream(
@@ -91,14 +110,23 @@ def _stream(
     numbering: _Numbering,
     cutter: _Cutter,
     observe: Callable[[bytes], object],
+    labels: LabelColumn | None,
 ) -> Iterator[NDArray[np.int32]]:
     """The ids of one input in blocks, with EOS."""
     by_line = tokenizer.sequence != "file"
     text = ""
-    for text in read_blocks(path, encoding=tokenizer.encoding, whole_lines=by_line, observe=observe):
+    if labels is not None:
+        labels.begin(display_name(path))
+    blocks = read_blocks(
+        path, encoding=tokenizer.encoding, whole_lines=by_line, observe=observe, any_level=labels is None
+    )
+    for text in blocks:
         # Every block but the last ends so already.
         whole = text if not by_line or text.endswith(NEWLINE) else text + NEWLINE
-        yield cutter.add(numbering.ids(tokenizer.clean(whole)))
+        if labels is not None:
+            whole = labels.take(whole)
+        if whole:
+            yield cutter.add(numbering.ids(tokenizer.clean(whole)))
     if not text:
         raise InputError(f"{display_name(path)}: empty; there is nothing to read")
     if cutter.all_blank:
@@ -174,14 +202,20 @@ _Numbering = _Characters | _Words
 class _Cutter:
     """Puts EOS where the sequences of one input end, and drops blank lines that only separate.
 
+    Args:
+        sequence: what a sequence is; see ``Tokenizer``.
+        numbering: knows what its ids are.
+        keeps_blank: a blank line is a sequence too.
+
     Attributes:
         all_blank: nothing but white space was added so far.
         blank_lines: how many lines were dropped.
     """
 
-    def __init__(self, sequence: str, numbering: _Numbering) -> None:
+    def __init__(self, sequence: str, numbering: _Numbering, *, keeps_blank: bool) -> None:
         self._sequence = sequence
         self._numbering = numbering
+        self._keeps_blank = keeps_blank
         self._is_open = False  # a paragraph whose last line's end is not out yet: newline or EOS?
         self.all_blank = True
         self.blank_lines = 0
@@ -199,7 +233,7 @@ class _Cutter:
         self.blank_lines += int(np.count_nonzero(~filled))
         if self._sequence == "line":
             ids[ends] = EOS_ID
-            return ids if filled.all() else ids[np.repeat(filled, lengths)]
+            return ids if self._keeps_blank or filled.all() else ids[np.repeat(filled, lengths)]
 
         ids[ends[:-1][filled[:-1] & ~filled[1:]]] = EOS_ID
         keep = np.repeat(filled, lengths)

@@ -25,6 +25,7 @@ FOREIGN_MARKS = (
     (b"\xfe\xff", "UTF-16"),
 )
 BYTE_ORDER_MARK = "\ufeff"
+OR_BYTES = ", or use --level byte"
 
 
 def display_name(path: str) -> str:
@@ -38,6 +39,7 @@ def read_blocks(
     encoding: Literal["utf-8", "latin-1"] = "utf-8",
     whole_lines: bool = True,
     observe: Callable[[bytes], object] | None = None,
+    any_level: bool = True,
 ) -> Iterator[str]:
     r"""The text of one input, in order, in blocks of a megabyte or less (a longer line is one block).
 
@@ -49,6 +51,7 @@ def read_blocks(
         encoding: "utf-8" or "latin-1".
         whole_lines: each block but the last ends at a line's end. Always so for UTF-8.
         observe: called with all bytes, unpacked but not otherwise changed, in order; a hash's ``update``, say.
+        any_level: whether ``--level byte`` is a way out of what is not UTF-8.
 
     Raises:
         InputError: missing, not readable, damaged, or not UTF-8 text; one line that says where and what to do. The
@@ -58,15 +61,21 @@ def read_blocks(
     if observe is not None:
         raw = _observed(raw, observe)
     if encoding == "utf-8":
-        yield from _decode_utf8(display_name(path), _lines(raw, b"\n", b"\r"))
+        yield from _decode_utf8(display_name(path), _lines(raw, b"\n", b"\r"), any_level)
     else:
         for block in _lines(raw, b"\n") if whole_lines else raw:
             yield block.decode("latin-1")
 
 
-def read_lines(path: str, *, encoding: Literal["utf-8", "latin-1"] = "utf-8") -> Iterator[str]:
+def read_lines(
+    path: str,
+    *,
+    encoding: Literal["utf-8", "latin-1"] = "utf-8",
+    observe: Callable[[bytes], object] | None = None,
+    any_level: bool = True,
+) -> Iterator[str]:
     """The lines of one input without their ends, empty ones too. Arguments and errors as for ``read_blocks``."""
-    for block in read_blocks(path, encoding=encoding):
+    for block in read_blocks(path, encoding=encoding, observe=observe, any_level=any_level):
         lines = block.split("\n")
         if not lines[-1]:  # the block ends with a line's end, after which no line begins
             lines.pop()
@@ -135,13 +144,13 @@ def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def _decode_utf8(name: str, blocks: Iterator[bytes]) -> Iterator[str]:
+def _decode_utf8(name: str, blocks: Iterator[bytes], any_level: bool) -> Iterator[str]:
     """Decode blocks of whole lines strictly; line ends become newlines. Whole lines before a fault come before it."""
     offset_bytes = 0
     lines_before = 0
     for data in blocks:
         if offset_bytes == 0:
-            _refuse_foreign_mark(name, data)
+            _refuse_foreign_mark(name, data, any_level)
         fault = ""
         try:
             text = data.decode("utf-8")
@@ -150,12 +159,13 @@ def _decode_utf8(name: str, blocks: Iterator[bytes]) -> Iterator[str]:
             line = lines_before + _unix_lines(text).count("\n") + 1
             fault = (
                 f"not UTF-8: byte 0x{data[error.start]:02x} at offset {offset_bytes + error.start}, line {line}; "
-                "convert it with iconv -f LATIN1 -t UTF-8 (or what it is in), or use --level byte"
-            )
+                "convert it with iconv -f LATIN1 -t UTF-8 (or what it is in)"
+            ) + (OR_BYTES if any_level else "")
         if b"\0" in data:
             text = text.partition("\0")[0]
             place = offset_bytes + data.index(b"\0")
-            fault = f"looks binary, with a NUL byte at offset {place}; use --level byte to model any file"
+            fault = f"looks binary, with a NUL byte at offset {place}; "
+            fault += "use --level byte to model any file" if any_level else "give a text file"
         if offset_bytes == 0:
             text = text.removeprefix(BYTE_ORDER_MARK)
         text = _unix_lines(text)
@@ -169,12 +179,11 @@ def _decode_utf8(name: str, blocks: Iterator[bytes]) -> Iterator[str]:
         lines_before += text.count("\n")
 
 
-def _refuse_foreign_mark(name: str, data: bytes) -> None:
+def _refuse_foreign_mark(name: str, data: bytes, any_level: bool) -> None:
     for mark, encoding in FOREIGN_MARKS:
         if data.startswith(mark):
-            raise InputError(
-                f"{name}: is {encoding}, not UTF-8; convert it with iconv -f {encoding} -t UTF-8, or use --level byte"
-            )
+            remedy = f"convert it with iconv -f {encoding} -t UTF-8{OR_BYTES if any_level else ''}"
+            raise InputError(f"{name}: is {encoding}, not UTF-8; {remedy}")
 
 
 def _unix_lines(text: str) -> str:

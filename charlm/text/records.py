@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.text.labels import Labels
 from charlm.text.spool import Ids
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK_ID, Vocabulary
@@ -54,6 +55,8 @@ class Corpus:
         counts: what was counted.
         sha256: of the inputs' bytes in order (unpacked), in hexadecimal, whether or not they were split.
         names: the inputs, as the user named them.
+        labels: what the label ids mean, if the sequences have labels.
+        label_ids: (sequences,), the label of each, in the order of ``tokens``.
     """
 
     tokens: Ids
@@ -62,6 +65,16 @@ class Corpus:
     counts: Counts
     sha256: str
     names: list[str]
+    labels: Labels | None = None
+    label_ids: NDArray[np.int32] | None = None
+
+    @property
+    def first_inputs(self) -> NDArray[np.int32] | None:
+        """What each sequence of a language model given a label begins with, (sequences,): the id V + 1 + label.
+
+        None if there are no labels: then it is V, the zero vector, everywhere.
+        """
+        return None if self.label_ids is None else self.label_ids + np.int32(self.vocabulary.start_id + 1)
 
 
 class Tally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.errors import InputError, UsageError
 from charlm.text.spool import Ids
@@ -26,20 +28,55 @@ def exact_fraction(fraction: float) -> Fraction:
     return Fraction(repr(float(fraction))).limit_denominator(10**6)
 
 
-def split_sequences(blocks: Iterator[Ids], fraction: Fraction) -> Parts:
-    """Hold out every so manieth sequence, because lists are often sorted.
+def held_evenly(first: int, count: int, fraction: Fraction) -> NDArray[np.bool_]:
+    """Whether each of ``count`` sequences from number ``first`` on is held out: every so manieth, as lists are sorted.
 
     Sequence i is held out if floor((i + 1) f) > floor(i f).
     """
+    number = np.arange(first, first + count + 1)
+    return np.diff(number * fraction.numerator // fraction.denominator) > 0
+
+
+def held_stratified(label_ids: NDArray[np.int32], fraction: Fraction, seed: int) -> NDArray[np.bool_]:
+    """Whether each of the sequences with these labels is held out: of every label about the same share, at random.
+
+    Of n sequences of a label floor(n f + 1/2) are held out, but at least one stays: a label that occurs once is learnt
+    from, and a rare one may be missing from what is held out.
+
+    Args:
+        label_ids: (n,), not negative.
+        fraction: 0 to below 1.
+        seed: not negative; with the labels it decides which ones.
+    """
+    held = np.zeros(label_ids.size, dtype=np.bool_)
+    for label in np.unique(label_ids).tolist():
+        places = np.flatnonzero(label_ids == label)
+        count = (2 * places.size * fraction.numerator + fraction.denominator) // (2 * fraction.denominator)
+        order = np.random.default_rng([seed, label]).permutation(places.size)
+        held[places[order[: min(count, places.size - 1)]]] = True
+    return held
+
+
+def split_evenly(blocks: Iterator[Ids], fraction: Fraction) -> Parts:
+    """Hold out sequences as ``held_evenly`` says."""
+    return _split_sequences(blocks, partial(held_evenly, fraction=fraction))
+
+
+def split_marked(blocks: Iterator[Ids], held: NDArray[np.bool_]) -> Parts:
+    """Hold out the sequences that are marked, (sequences,)."""
+    marks = np.append(held, False)  # what follows the last EOS, which is nothing
+    return _split_sequences(blocks, lambda first, count: marks[first : first + count])
+
+
+def _split_sequences(blocks: Iterator[Ids], held: Callable[[int, int], NDArray[np.bool_]]) -> Parts:
+    """Divide a stream sequence by sequence; ``held`` tells which of so many from a number on are held out."""
     first = 0
     for block in blocks:
         ends = np.flatnonzero(block == EOS_ID) + 1
         lengths = np.diff(ends, prepend=0, append=block.size)
-        number = np.arange(first, first + lengths.size + 1)
-        is_held = np.diff(number * fraction.numerator // fraction.denominator) > 0
+        is_held = np.repeat(held(first, lengths.size), lengths)
         first += ends.size  # the last one here, perhaps empty, goes on in the next block
-        held = np.repeat(is_held, lengths)
-        yield block[~held], block[held]
+        yield block[~is_held], block[is_held]
 
 
 def split_tail(blocks: Iterator[Ids], train_tokens: int) -> Parts:
