@@ -10,7 +10,7 @@ from typing import Any
 
 VALID_FRACTION, VALID_FRACTION_LARGE, LARGE_BYTES = 0.1, 0.02, 20_000_000
 VALIDATIONS = 20  # in the course of a training, at the most
-# Steps. An epoch of tiny-shakespeare ends at 1.73 nats with 60 and 32 rows, at 1.81 with 60 and 50, at 1.86 with 200 and 50.
+# Steps. An epoch of tiny-shakespeare ends at 1.73 nats with 60 and 32 rows, 1.81 with 60 and 50, 1.86 with 200 and 50.
 LONGEST_WARMUP = 60
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 100, 2000  # steps between them, unless an epoch is shorter; if no end is known
 PATIENCE = 6
