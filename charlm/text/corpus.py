@@ -220,7 +220,8 @@ def _divide(draft: Draft, fraction: Fraction, held: NDArray[np.bool_] | None) ->
 
 def _vocabulary(draft: Draft, counts: NDArray[np.int64], min_count: int, vocab_size: int | None) -> Vocabulary:
     """The vocabulary of the tokens counted, which are those of the training part."""
-    seen = {draft.symbols[number]: int(counts[number]) for number in np.flatnonzero(counts) if number != EOS_ID}
+    frequent = np.flatnonzero(counts >= max(min_count, 1)).tolist()  # of words, most are rare
+    seen = {draft.symbols[number]: int(counts[number]) for number in frequent if number != EOS_ID}
     vocabulary = Vocabulary.from_counts(seen, min_count, vocab_size)
     if vocabulary.size == len(SPECIAL):
         raise InputError(

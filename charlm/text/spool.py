@@ -16,7 +16,7 @@ from charlm.errors import InputError
 Ids = NDArray[np.integer[Any]]  # 1-D, any integer dtype
 
 MEMORY_BYTES = 64 << 20
-BLOCK_TOKENS = 1 << 22
+BLOCK_TOKENS = 1 << 19
 
 
 def token_dtype(size: int) -> np.dtype[Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 VALID_FRACTION, VALID_FRACTION_LARGE, LARGE_BYTES = 0.1, 0.02, 20_000_000
+ENOUGH_BYTES = 2_000_000  # to validate on: 2 % of a gigabyte would take longer than 2000 steps of training
 VALIDATIONS = 20  # in the course of a training, at the most
 # Steps. An epoch of tiny-shakespeare ends at 1.73 nats with 60 and 32 rows, 1.81 with 60 and 50, 1.86 with 200 and 50.
 LONGEST_WARMUP = 60
@@ -57,6 +58,8 @@ SIZES = (
 
 def valid_fraction(text_bytes: int) -> tuple[float, str]:
     """How much of a text to hold out, and why."""
+    if text_bytes * VALID_FRACTION_LARGE > ENOUGH_BYTES:
+        return max(round(ENOUGH_BYTES / text_bytes, 6), 1e-6), "two megabytes tell enough"
     if text_bytes > LARGE_BYTES:
         return VALID_FRACTION_LARGE, "2 % of a large text tell enough"
     return VALID_FRACTION, "a tenth held out"
