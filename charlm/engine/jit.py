@@ -1,8 +1,8 @@
 """The one decorator of every compiled function, and all of Numba's flags.
 
-A kernel may call another. A small one is copied into its callers, as Numba always does. A large one is compiled once and
-called by its symbol's name: otherwise the compiler would optimise the product's tiles again in each kernel that
-multiplies, which doubled the time of a first `charlm train` (43 kernels, 20 s instead of 10).
+A kernel may call another. A small one is copied into its callers, as Numba always does. A large one is compiled once
+and called by its symbol's name: otherwise the product's tiles would be optimised again in each kernel that multiplies,
+which made a first `charlm train` take twice as long.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ import copy
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from llvmlite import binding
 from numba.core import config as numba_config
-from numba.core import event, sigutils, types
-from numba.core.compiler import CompileResult
+from numba.core import event
+from numba.core import sigutils as numba_sigutils
+from numba.core import types as numba_types
+from numba.core.compiler import CompileResult as NumbaResult
 from numba.core.registry import CPUDispatcher
 
 from charlm.engine import kernel_cache
 from charlm.engine.kernel_cache import KernelFile
 
 config: Any = numba_config  # its options are made at run time
+types: Any = numba_types  # this and the next two have types in later versions only
+sigutils: Any = numba_sigutils
+CompileResult: Any = NumbaResult
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # No nnan and no ninf: a NaN must stay visible. No reassoc: the sums of a run must not depend on the compiler's mood.
@@ -76,6 +82,7 @@ class Kernel(CPUDispatcher):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function, targetoptions=dict(OPTIONS))
         self.name = f"{function.__module__}.{function.__qualname__}"
+        self._context: Any = self.targetctx
         self._needs: dict[Types, Needs] = {}
         self._is_large: dict[Types, bool] = {}
         self._called: dict[Types, object] = {}  # what stands for a large kernel's code in its callers
@@ -123,7 +130,7 @@ class Kernel(CPUDispatcher):
             description = copy.copy(cres.fndesc)
             description.mangled_name = symbol
             self._called[kinds] = object()
-            self.targetctx.insert_user_function(self._called[kinds], description)
+            self._context.insert_user_function(self._called[kinds], description)
 
     def get_overload(self, sig: Any) -> Any:
         """What a calling kernel's code refers to; Numba's name for it."""
@@ -131,7 +138,7 @@ class Kernel(CPUDispatcher):
 
     def key(self, kinds: Types) -> str:
         """A digest of all that the code depends on."""
-        return kernel_cache.key_of(self.name, kinds, self.targetctx.codegen())
+        return kernel_cache.key_of(self.name, kinds, self._context.codegen())
 
     def reduce(self, kinds: Types, cres: Any) -> Any:
         """What `rebuild` can restore in another process."""
@@ -145,7 +152,7 @@ class Kernel(CPUDispatcher):
                 return None
             self.by_name[name].compile(types_there)  # or load it: its symbol must be known
         self._is_large[kinds] = is_large
-        return CompileResult._rebuild(self.targetctx, *result)
+        return CompileResult._rebuild(self._context, *result)
 
 
 def _types_of(signature: Any) -> Types:
@@ -170,7 +177,11 @@ class _Cache:
 
     def save_overload(self, sig: Any, data: Any) -> None:
         kinds, file = self._file(sig)
-        file.write(self.kernel.reduce(kinds, data))
+        if file.write(self.kernel.reduce(kinds, data)):
+            _remove_unused(self.folder)
+
+
+_remove_unused = lru_cache(maxsize=1)(kernel_cache.remove_unused)  # once a process that compiles
 
 
 def kernel(function: Function) -> Function:

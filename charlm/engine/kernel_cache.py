@@ -10,6 +10,7 @@ index and no lock; a file is renamed into its place when it is whole, and one th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -26,7 +27,9 @@ from typing import Any
 import llvmlite
 import numba
 from numba.core import config as numba_config
-from numba.core.serialize import dumps
+from numba.core import serialize
+
+dumps: Any = serialize.dumps  # Numba's pickle, which knows its types
 
 VARIABLE = "CHARLM_CACHE_DIR"
 MAGIC = b"charlm kernel\n"
@@ -89,18 +92,24 @@ def cache_folder() -> Path | None:
     name = Path("charlm") / f"kernels-{fingerprint()}"
     found = next((root / name for root in _roots() if _is_usable(root / name)), None)
     if found is not None:
-        try:
+        with contextlib.suppress(OSError):
             if time.time() - found.stat().st_mtime > DAY:
                 os.utime(found)  # it is in use: see `remove_unused`
-        except OSError:
-            pass
     return found
+
+
+def remark(folder: Path | None) -> str:
+    """Why the kernels that are compiled now will be compiled again; empty if they will not."""
+    if folder is not None and os.access(folder, os.W_OK):
+        return ""
+    where = "no folder is writable and yours alone" if folder is None else f"{folder} cannot be written"
+    return f"{where}; set {VARIABLE}"
 
 
 def remove_unused(folder: Path) -> None:
     """Remove the kernels of other versions that nobody has used for a month, and what a killed process has left."""
     now = time.time()
-    try:
+    with contextlib.suppress(OSError):  # another process does the same, or it may not be: nothing depends on it
         others = [path for path in folder.parent.iterdir() if re.fullmatch(r"kernels-[0-9a-f]{16}", path.name)]
         others = [path for path in others if path.name != folder.name and not path.is_symlink()]
         for path in others:
@@ -109,8 +118,6 @@ def remove_unused(folder: Path) -> None:
         for path in folder.glob("*.tmp"):
             if now - path.stat().st_mtime > DAY:
                 path.unlink()
-    except OSError:
-        pass  # another process does the same, or it may not be: nothing depends on it
 
 
 def key_of(name: str, types: tuple[Any, ...], codegen: Any) -> str:
@@ -149,7 +156,7 @@ class KernelFile:
 
     def write(self, content: Any) -> bool:
         """Keep the content; false if it cannot be (a full disk, say): it will be compiled again another time."""
-        data = dumps(content)  # Numba's pickle, which knows its types
+        data: bytes = dumps(content)
         folder, name = self._path.parent, self._path.name
         temporary: str | None = None
         try:
@@ -160,9 +167,7 @@ class KernelFile:
             os.replace(temporary, self._path)
         except OSError:
             if temporary is not None:
-                try:
+                with contextlib.suppress(OSError):
                     os.unlink(temporary)
-                except OSError:
-                    pass
             return False
         return True
