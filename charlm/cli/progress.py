@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class Announcement:
         self._names: set[str] = set()
         self._begun = 0.0  # of this group of kernels
         self._seconds = 0.0  # of all groups before
-        self._width = 0  # of the live line that stands there
+        self._is_shown = False
 
     def begin(self, name: str) -> None:
         """The kernel of this name is about to be compiled."""
@@ -63,7 +64,8 @@ class Announcement:
             self._show("")
 
     def _show(self, line: str) -> None:
-        """Replace the live line."""
-        if self._width or line:
-            click.echo(f"\r{line:{self._width}}" + ("" if line else "\r"), err=True, nl=False)
-            self._width = len(line)
+        """Replace what stands in the terminal's line, a bar perhaps; by nothing if ``line`` is empty."""
+        if line or self._is_shown:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo(f"\r{line[:width]:{width}}" + ("" if line else "\r"), err=True, nl=False)
+        self._is_shown = bool(line)
