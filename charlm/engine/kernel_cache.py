@@ -81,6 +81,8 @@ def _roots() -> Iterator[Path]:
         temporary = tempfile.gettempdir()
     except OSError:  # none can be written
         return
+    if Path(temporary) == Path.cwd():  # Python's last resort, and no place for a cache
+        return
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     shared = Path(temporary) / f"charlm-{user}"  # its own parent is everybody's: it must be private too
     if _is_usable(shared):
