@@ -1,6 +1,6 @@
 """``python -m charlm``, the same as ``charlm``."""
 
-from charlm.cli.main import main
+from charlm.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -45,7 +45,7 @@ LOG_KEYS = [
 ]  # fmt: skip
 LINES = MarkovSource.draw(mean_length=8.0).lines(60)
 TEXT = "\n".join(LINES) + "\n"
-COMPILING = "compiling kernels for this processor: once, about 15 s ...\n"
+COMPILING = "compiling kernels for this processor: once, about 10 s ...\n"
 
 
 @pytest.fixture(autouse=True)

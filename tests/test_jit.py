@@ -1,4 +1,4 @@
-"""The kernels' cache on disk: found again, never stale, and never a stranger's."""
+"""Kernels are compiled once for each tuple of types, here and on disk, and call each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,133 +17,16 @@ import pytest
 from charlm.engine import jit
 
 ENGINE = Path(jit.__file__).parent
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the engine that `fingerprint` looks at."""
-    copy = tmp_path / "engine"
-    shutil.copytree(ENGINE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(jit, "__file__", str(copy / "jit.py"))
-    return copy
-
-
-@pytest.fixture
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Four folders that may hold the cache, in the order in which they are tried."""
-    made = {name: tmp_path / name for name in ("CHARLM_CACHE_DIR", "XDG_CACHE_HOME", "HOME", "TEMP")}
-    for name, folder in made.items():
-        folder.mkdir()
-        if name != "TEMP":
-            monkeypatch.setenv(name, str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", str(made["TEMP"]))
-    return made
-
-
-def block(folder: Path) -> None:
-    """Make it impossible to create anything in ``folder``, also for root: a file takes its place."""
-    folder.rmdir()
-    folder.write_text("")
-
-
-# The fingerprint
-
-
-def test_the_fingerprint_is_of_contents_not_of_places(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = jit.fingerprint()
-    monkeypatch.setattr(jit, "__file__", str(ENGINE / "jit.py"))
-    assert jit.fingerprint() == here
-    assert jit.CACHE_FOLDER is None or jit.CACHE_FOLDER.name == f"kernels-{here}"
-
-
-def test_any_edit_of_any_file_changes_the_fingerprint(engine: Path) -> None:
-    seen = {jit.fingerprint()}
-    files = sorted(engine.rglob("*.py"))
-    assert len(files) >= 12
-    for count, file in enumerate(files, start=2):
-        file.write_text(file.read_text() + "\n")
-        seen.add(jit.fingerprint())
-        assert len(seen) == count, file
-
-
-def test_a_new_a_removed_and_a_renamed_file_change_the_fingerprint(engine: Path) -> None:
-    before = jit.fingerprint()
-    new = engine / "cells" / "new.py"
-    new.write_text("")
-    with_new = jit.fingerprint()
-    new.rename(engine / "cells" / "other.py")
-    renamed = jit.fingerprint()
-    assert len({before, with_new, renamed}) == 3
-    (engine / "cells" / "other.py").unlink()
-    assert jit.fingerprint() == before
-
-
-def test_the_compiler_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = jit.fingerprint()
-    monkeypatch.setattr(jit.numba, "__version__", "0.0.1")
-    assert jit.fingerprint() != before
-
-
-# The folder
-
-
-@posix
-def test_folders_are_tried_in_turn(roots: dict[str, Path]) -> None:
-    name = Path("charlm") / f"kernels-{jit.fingerprint()}"
-    user = f"charlm-{os.getuid()}"
-    expected = {
-        "CHARLM_CACHE_DIR": roots["CHARLM_CACHE_DIR"] / name,
-        "XDG_CACHE_HOME": roots["XDG_CACHE_HOME"] / name,
-        "HOME": roots["HOME"] / ".cache" / name,
-        "TEMP": roots["TEMP"] / user / name,
-    }
-    for variable, folder in expected.items():
-        assert jit.cache_folder() == folder
-        assert folder.is_dir()
-        shutil.rmtree(roots[variable])
-        roots[variable].mkdir()
-        block(roots[variable])
-    assert jit.cache_folder() is None
-
-
-@posix
-def test_variables_that_are_not_set_are_passed_over(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CHARLM_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    folder = jit.cache_folder()
-    assert folder is not None
-    assert folder.is_relative_to(roots["HOME"] / ".cache")
-
-
-@posix
-def test_a_new_folder_is_the_users_alone(roots: dict[str, Path]) -> None:
-    folder = jit.cache_folder()
-    assert folder is not None
-    assert folder.stat().st_mode & 0o777 == 0o700
-
-
-@posix
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_folder_that_others_may_write_into_is_refused(roots: dict[str, Path], mode: int) -> None:
-    folder = jit.cache_folder()
-    assert folder is not None
-    folder.chmod(mode)
-    other = jit.cache_folder()
-    assert other is not None
-    assert other.is_relative_to(roots["XDG_CACHE_HOME"])
-
-
-@posix
-def test_a_strangers_folder_is_refused(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = jit.cache_folder()
-    assert folder is not None
-    stranger = os.getuid() + 1
-    monkeypatch.setattr(os, "getuid", lambda: stranger)
-    assert jit.cache_folder() is None
-
-
-# Compiling
+def compiled() -> Iterator[list[str]]:
+    """Names of the kernels that are compiled from here on."""
+    names: list[str] = []
+    listener = jit._Compilations(names.append, lambda: names.append("end"))
+    jit.event.register("numba:compile", listener)
+    yield names
+    jit.event.unregister("numba:compile", listener)
 
 
 def test_a_kernel_works_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,14 +43,99 @@ def test_a_kernel_works_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None
     assert names == ["double"]
 
 
-def test_numbas_own_setting_is_left_alone() -> None:
-    before = jit.config.CACHE_DIR
+def test_a_kernel_from_outside_the_engine_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fingerprint does not know its file: it would go stale."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("written")
+
+    monkeypatch.setattr(jit.KernelFile, "write", refuse)
 
     @jit.kernel
-    def nothing(x: Any) -> None:
-        pass
+    def triple(x: Any) -> Any:
+        return 3 * x
 
-    assert before == jit.config.CACHE_DIR
+    assert triple(2) == 6
+
+
+def test_a_constant_is_no_type_of_its_own(compiled: list[str]) -> None:
+    @jit.kernel
+    def add(x: Any, n: int) -> Any:
+        return x + n
+
+    @jit.kernel
+    def caller(x: Any, n: int) -> Any:
+        return add(x, 0) + add(x, 1) + add(x, n)
+
+    assert caller(1.0, 5) == 9
+    assert add(2.0, 7) == 9
+    assert compiled == ["caller", "add", "end"]
+
+
+def test_the_end_is_told_once_all_is_compiled(compiled: list[str]) -> None:
+    @jit.kernel
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    for value in (1, 2.0, 3, 4.0):
+        assert double(value) == 2 * value
+    assert compiled == ["double", "end"] * 2
+
+
+def large(values: Any, scale: float) -> float:
+    """Long enough to be called, not copied."""
+    if values.size == 0:
+        raise ValueError
+    total = 0.0
+    for i in range(values.size):
+        total += values[i] * scale + np.sqrt(np.abs(values[i])) / (1.0 + scale * scale)
+    for i in range(values.size - 1):
+        values[i] = values[i + 1] * 0.5 + np.exp(values[i]) - np.log(1.0 + np.abs(values[i]))
+    for i in range(values.size - 2):
+        values[i] = values[i + 2] * 0.25 + np.sin(values[i]) * np.cos(values[i + 1])
+    return total
+
+
+def caller_of(function: Any) -> Any:
+    def caller(values: Any) -> Any:
+        return function(values, 2.0) + function(values, 3.0)
+
+    return caller
+
+
+def test_a_large_kernel_is_called_by_its_symbol_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.linspace(0.1, 1, 9)
+    results = []
+    for limit in (0, 10**9):  # always called, always copied
+        monkeypatch.setattr(jit, "LARGE", limit)
+        callee: Any = jit.kernel(large)
+        caller: Any = jit.kernel(caller_of(callee))
+        changed = values.copy()
+        results.append((caller(changed), *changed))
+        (code,) = caller.inspect_llvm().values()
+        assert ("declare i32 @charlm_" in code) == (limit == 0)
+        with pytest.raises(ValueError):  # noqa: PT011  a kernel's has no text
+            caller(np.zeros(0))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-14)
+
+
+def test_kernels_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "LARGE", 0)
+
+    def make(factor: float) -> tuple[Callable[..., float], Callable[..., float]]:
+        @jit.kernel
+        def multiply(x: float) -> float:
+            return x * factor
+
+        @jit.kernel
+        def caller(x: float) -> float:
+            return multiply(x)
+
+        return multiply, caller
+
+    (first, call_first), (second, call_second) = make(2.0), make(3.0)
+    assert (first(1.0), second(1.0)) == (2, 3)
+    assert (call_second(1.0), call_first(1.0)) == (3, 2)
 
 
 PROBE = """
@@ -181,9 +149,56 @@ results = []
 for _ in range(2):
     log_probs = np.empty((1, 2))
     log_softmax(np.array([[[0.0, np.log(3.0)]]]), log_probs, 0, 1)
-    results.append(log_probs.tolist())
+    results.append(log_probs[0].tolist())
 json.dump({"names": names, "results": results}, sys.stdout)
 """
+
+# A kernel that calls large ones, which nothing else has loaded.
+CALLING = """
+import json, sys
+import numpy as np
+from charlm.engine.jit import on_compilation
+names = []
+on_compilation(names.append)
+from charlm.engine.matmul import pack
+packed = np.zeros(16 * 512)
+pack(np.arange(6.0).reshape(2, 3), 0, 3, packed, 0, 1)
+json.dump({"names": names, "results": [packed.tolist()] * 2}, sys.stdout)
+"""
+
+
+class Processes:
+    """Runs probes in processes of their own, whose kernels lie in ``cache``."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+
+    def start(self, probe: str, **settings: str) -> subprocess.Popen[str]:
+        own = {"PYTHONPATH": str(self.folder), "CHARLM_CACHE_DIR": str(self.cache), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", probe],
+            env=os.environ | own | settings, cwd=self.cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def finish(self, process: subprocess.Popen[str]) -> tuple[list[str], list[float]]:
+        """The names of the kernels that were compiled, and the result."""
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        found = json.loads(out)
+        first, second = found["results"]
+        assert first == second
+        return found["names"], first
+
+    def run(self, probe: str, **settings: str) -> tuple[list[str], list[float]]:
+        return self.finish(self.start(probe, **settings))
+
+    def files(self) -> list[Path]:
+        return sorted(self.cache.rglob("*.kernel"))
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Processes:
+    return Processes(ENGINE.parents[1], tmp_path)
 
 
 def test_compiled_once_and_never_stale(tmp_path: Path) -> None:
@@ -192,33 +207,74 @@ def test_compiled_once_and_never_stale(tmp_path: Path) -> None:
     package.mkdir()
     shutil.copy(ENGINE.parent / "__init__.py", package)
     shutil.copytree(ENGINE, package / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-    settings = {"PYTHONPATH": str(tmp_path), "CHARLM_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def run() -> tuple[list[str], list[float]]:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", PROBE],
-            env=os.environ | settings, cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        first, second = found["results"]
-        assert first == second
-        return found["names"], first[0]
+    processes = Processes(tmp_path, tmp_path)
 
     quarter = pytest.approx(np.log([0.25, 0.75]), rel=1e-14)
-    names, log_probs = run()
+    names, log_probs = processes.run(PROBE)
     assert names.count("log_softmax") == 1
     assert log_probs == quarter
-    assert run() == ([], log_probs)
+    assert processes.run(PROBE) == ([], log_probs)
 
     helper = package / "engine" / "math.py"
     source = helper.read_text()
     assert 'exp = _function("exp")' in source
     helper.write_text(source.replace('exp = _function("exp")', 'exp = _function("sigmoid")'))
-    names, changed = run()
+    names, changed = processes.run(PROBE)
     assert "log_softmax" in names
     # the largest logit becomes sigmoid(0) = 1/2, the other sigmoid(-ln 3) = 1/4
     assert changed == pytest.approx(np.log([1 / 3, 1]) - np.log(3 / 4), rel=1e-14)
 
     helper.write_text(source)
-    assert run() == ([], log_probs)
+    assert processes.run(PROBE) == ([], log_probs)
+
+
+def test_a_cached_kernel_finds_those_that_it_calls(processes: Processes) -> None:
+    names, packed = processes.run(CALLING)
+    assert "pack" in names
+    assert sorted(packed)[-5:] == [1, 2, 3, 4, 5]
+    assert processes.run(CALLING) == ([], packed)
+    for callee in processes.cache.rglob("matmul.pack_panel*"):
+        callee.unlink()
+    assert processes.run(CALLING) == (["pack_panel"], packed)
+    assert processes.run(CALLING) == ([], packed)
+
+
+def test_damaged_files_are_compiled_again(processes: Processes) -> None:
+    names, result = processes.run(PROBE)
+    for i, file in enumerate(processes.files()):
+        data = file.read_bytes()
+        file.write_bytes([data[: len(data) // 2], bytes(len(data)), b""][i % 3])
+    assert processes.run(PROBE) == (names, result)
+    assert processes.run(PROBE) == ([], result)
+
+
+def test_two_processes_at_once_with_an_empty_cache(processes: Processes) -> None:
+    both = [processes.start(PROBE) for _ in range(2)]
+    (_, result), (_, other) = [processes.finish(process) for process in both]
+    assert result == other
+    assert processes.run(PROBE) == ([], result)
+
+
+def test_two_processors_share_a_home(processes: Processes) -> None:
+    """Neither runs the other's code, and neither's is lost to the other."""
+    other = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    names, result = processes.run(PROBE)
+    files = processes.files()
+    names_there, result_there = processes.run(PROBE, **other)
+    assert names_there == names
+    assert result_there == pytest.approx(result, rel=1e-14)
+    assert len(processes.files()) == 2 * len(files)
+    assert set(files) < set(processes.files())
+    assert processes.run(PROBE) == ([], result)
+    assert processes.run(PROBE, **other) == ([], result_there)
+
+
+def test_nothing_can_be_written(processes: Processes) -> None:
+    nowhere = processes.cache / "file"
+    nowhere.write_text("")
+    places = dict.fromkeys(["CHARLM_CACHE_DIR", "XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"], str(nowhere))
+    script = f"import tempfile\ntempfile.tempdir = {str(nowhere)!r}\n{PROBE}"
+    for _ in range(2):
+        names, _ = processes.run(script, **places)
+        assert "log_softmax" in names
+    assert list(processes.cache.iterdir()) == [nowhere]

@@ -114,26 +114,47 @@ def test_shares_cover_everything_once_and_are_nearly_equal(total: int, parts: in
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
+    ("own", "files", "cores"),
     [
-        ({"cpu.max": "200000 100000\n"}, 2.0),
-        ({"cpu.max": "50000 100000\n"}, 0.5),
-        ({"cpu.max": "max 100000\n"}, float("inf")),
-        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, float("inf")),
-        ({"cpu/cpu.cfs_quota_us": "150000\n"}, float("inf")),
-        ({"cpu.max": ""}, float("inf")),
-        ({"cpu.max": "garbage 100000"}, float("inf")),
-        ({"cpu.max": "100000 0"}, float("inf")),
-        ({"cpu.max": "100000"}, float("inf")),
-        ({}, float("inf")),
+        ("0::/", {"cpu.max": "200000 100000\n"}, 2.0),
+        ("0::/", {"cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/", {"cpu.max": "max 100000\n"}, float("inf")),
+        ("0::/a/b\n", {"a/b/cpu.max": "300000 100000"}, 3.0),  # a service or a batch job, not a container
+        ("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "200000 100000", "cpu.max": "max 100000"}, 2.0),
+        ("0::/a:b\n", {"a:b/cpu.max": "300000 100000"}, 3.0),
+        ("0::/host/path\n", {"cpu.max": "200000 100000\n"}, 2.0),  # a container that sees the host's path
+        ("0::/../../x\n", {"x/cpu.max": "200000 100000\n"}, 2.0),  # a process from outside the namespace
+        ("", {"cpu.max": "200000 100000\n"}, 2.0),
+        ("1:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ("1:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, float("inf")),
+        (
+            "4:cpu,cpuacct:/a/b\n2:cpuset:/c",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+            2.5,
+        ),
+        (
+            "4:cpu,cpuacct:/docker/1\n",
+            {"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            2.5,
+        ),
+        ("2:cpuset:/a\n", {"cpuset/a/cpu.cfs_quota_us": "1", "cpuset/a/cpu.cfs_period_us": "1"}, float("inf")),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "150000\n"}, float("inf")),
+        ("0::/", {"cpu.max": ""}, float("inf")),
+        ("0::/", {"cpu.max": "garbage 100000"}, float("inf")),
+        ("0::/", {"cpu.max": "100000 0"}, float("inf")),
+        ("0::/", {"cpu.max": "100000"}, float("inf")),
+        ("garbage\n::\n", {}, float("inf")),
+        (None, {}, float("inf")),
     ],
 )
-def test_the_quota_of_a_container(files: dict[str, str], cores: float, tmp_path: Path) -> None:
+def test_the_quotas_of_cgroups(own: str | None, files: dict[str, str], cores: float, tmp_path: Path) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert threads._quota(tmp_path) == cores
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text)
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    assert threads._quota(tmp_path / "own", tmp_path / "root") == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(0.5, 1), (1.0, 1), (2.9, 2), (float("inf"), 6)])

@@ -80,3 +80,15 @@ class SectionedCommand(click.Command):
             records = [option.get_help_record(ctx) for option in chosen if isinstance(option, click.Option)]
             with formatter.section(heading):
                 formatter.write_dl([record for record in records if record is not None])
+
+
+def threads_within_reach(ctx: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
+    """What ``--threads`` asks for, but no more than the process may use: beyond that it would only be slower."""
+    from charlm.engine.threads import available_cores
+
+    cores = available_cores() if threads is not None else 0
+    if threads is None or threads <= cores:
+        return threads
+    noun = "core" if cores == 1 else "cores"
+    click.echo(f"charlm: --threads {threads}: this process may use {cores} {noun}; using {cores}", err=True)
+    return cores

@@ -3,22 +3,69 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable
 from functools import lru_cache
 
 import click
 
 
 @lru_cache(maxsize=1)  # once a process
-def announce_compilation() -> None:
-    """From now on, say so on stderr when the first kernel is compiled, which takes a while and looks like a hang."""
-    from charlm.engine.jit import on_compilation
+def announce_compilation(*, live: bool = True) -> None:
+    """From now on, say so on stderr when kernels are compiled, which takes a while and looks like a hang.
 
-    told: list[str] = []
+    Args:
+        live: on a terminal, also show which and how many, in a line that vanishes. Not where a line of results may be
+            unfinished on the same terminal.
+    """
+    from charlm.engine.jit import CACHE_FOLDER, kernel_count, on_compilation
+    from charlm.engine.kernel_cache import remark
 
-    def tell(name: str) -> None:
-        if not told:
-            told.append(name)
-            with contextlib.suppress(OSError):  # nobody listens: no reason to stop
-                click.echo("compiling kernels for this processor: once, about 15 s ...", err=True)
+    is_live = live and sys.stderr is not None and sys.stderr.isatty()
+    announcement = Announcement(remark(CACHE_FOLDER), kernel_count if is_live else None)
+    on_compilation(announcement.begin, announcement.end)
 
-    on_compilation(tell)
+
+class Announcement:
+    """One line when the first kernel is compiled, and a live one below it.
+
+    Args:
+        remark: why the next command will compile them again, if it will.
+        kernel_count: how many kernels there may be; None for no live line.
+    """
+
+    def __init__(self, remark: str, kernel_count: Callable[[], int] | None) -> None:
+        self._remark, self._kernel_count = remark, kernel_count
+        self._names: set[str] = set()
+        self._begun = 0.0  # of this group of kernels
+        self._seconds = 0.0  # of all groups before
+        self._is_shown = False
+
+    def begin(self, name: str) -> None:
+        """The kernel of this name is about to be compiled."""
+        with contextlib.suppress(OSError):  # nobody listens: no reason to stop
+            if not self._names:
+                often = f"each time, about 10 s ({self._remark})" if self._remark else "once, about 10 s"
+                click.echo(f"compiling kernels for this processor: {often} ...", err=True)
+            self._names.add(name)
+            self._begun = self._begun or time.monotonic()
+            if self._kernel_count is not None:
+                seconds = self._seconds + time.monotonic() - self._begun
+                self._show(f"  {len(self._names)} of at most {self._kernel_count()}, {seconds:.0f} s: {name}")
+
+    def end(self) -> None:
+        """Nothing is being compiled now."""
+        if self._begun:
+            self._seconds += time.monotonic() - self._begun
+            self._begun = 0.0
+        with contextlib.suppress(OSError):
+            self._show("")
+
+    def _show(self, line: str) -> None:
+        """Replace what stands in the terminal's line, a bar perhaps; by nothing if ``line`` is empty."""
+        if line or self._is_shown:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo(f"\r{line[:width]:{width}}" + ("" if line else "\r"), err=True, nl=False)
+        self._is_shown = bool(line)

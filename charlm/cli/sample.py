@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charlm.cli.options import threads_within_reach
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
@@ -91,7 +92,13 @@ refused before this one; null without it). The bytes of a byte model are U+0000 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each sample, one a line.")
 @click.option("--raw", is_flag=True, help="Print control characters to a terminal as they are, not as \\x1b.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many to use.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    callback=threads_within_reach,
+    help="How many to use.  [default: all cores]",
+)
 def sample(
     model: str,
     seed: int | None,
@@ -113,7 +120,7 @@ def sample(
 
     from charlm.workflows.model_files import load_model  # what is slow to import, after what may be wrong at once
 
-    announce_compilation()
+    announce_compilation(live=not sys.stdout.isatty())  # where a piece of text may stand
     loaded = load_model(model, threads)
     tokenizer = loaded.tokenizer
     is_plain = not (log_prob or as_json)

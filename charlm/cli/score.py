@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charlm.cli.options import threads_within_reach
 from charlm.cli.progress import announce_compilation
 from charlm.units import LOG_BASES, from_nats
 
@@ -86,7 +87,13 @@ bytes are U+0000 to U+00FF there; in columns the text is written as the bytes it
     help="Score a token that the model does not know as <unk>, stop there, or leave it out of the text.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many to use.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    callback=threads_within_reach,
+    help="How many to use.  [default: all cores]",
+)
 def score(
     model: str,
     text: str,

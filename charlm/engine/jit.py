@@ -1,31 +1,44 @@
 """The one decorator of every compiled function, and all of Numba's flags.
 
-Compiled kernels are cached on disk, per user. Numba notices an edit of a kernel's own file but not of a helper that
-the kernel calls from another file; therefore the cache folder's name holds a fingerprint of the whole engine and of
-the compiler, so that a stale kernel cannot be found.
+A kernel may call another. A small one is copied into its callers, as Numba always does. A large one is compiled once
+and called by its symbol's name: otherwise the product's tiles would be optimised again in each kernel that multiplies,
+which made a first `charlm train` take twice as long.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-import tempfile
-from collections.abc import Callable
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
-import llvmlite
-import numba
 from llvmlite import binding
 from numba.core import config as numba_config
 from numba.core import event
+from numba.core import sigutils as numba_sigutils
+from numba.core import types as numba_types
+from numba.core.compiler import CompileResult as NumbaResult
+from numba.core.registry import CPUDispatcher
+
+from charlm.engine import kernel_cache
+from charlm.engine.kernel_cache import KernelFile
 
 config: Any = numba_config  # its options are made at run time
+types: Any = numba_types  # this and the next two have types in later versions only
+sigutils: Any = numba_sigutils
+CompileResult: Any = NumbaResult
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # No nnan and no ninf: a NaN must stay visible. No reassoc: the sums of a run must not depend on the compiler's mood.
 FAST_MATH = {"contract", "nsz", "arcp"}
+
+# Free of Python's lock while they run. No wrapper for callers in C, which took a sixth of the time of compilation.
+OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": FAST_MATH, "no_cfunc_wrapper": True}
+
+LARGE = 200  # instructions of a kernel that is not copied into its callers; LLVM inlines nothing above about 50
 
 
 def _features() -> frozenset[str]:
@@ -45,72 +58,166 @@ elif "avx" in FEATURES:
 else:
     VECTOR_BYTES, VECTOR_REGISTERS = 16, 16 if IS_X86 else 32
 
+CACHE_FOLDER: Path | None = kernel_cache.cache_folder()
+ENGINE = __name__.rpartition(".")[0]
 
-def fingerprint() -> str:
-    """A hash of every file of the engine and of the compiler's version."""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+Types = tuple[Any, ...]  # Numba's, of a kernel's arguments
+Needs = set[tuple[str, Types]]  # names and types of the kernels that another one calls by their symbols
 
 
-def _private_folder(path: Path) -> bool:
-    """Make ``path``; true if it is writable and nobody else can write into it (cached kernels are code)."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-    except OSError:
-        return False
-    owned = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    shared = os.name == "posix" and bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-    return owned and not shared and os.access(path, os.W_OK)
+class Kernel(CPUDispatcher):
+    """A function that is compiled when it is first called with arguments of certain types.
+
+    Numba's own, but for three things: a constant is no type of its own, so that a call with a literal 0 compiles
+    nothing new; a large kernel is called instead of copied; the cache on disk is ours.
+
+    Attributes:
+        by_name: all kernels of the modules that were imported.
+    """
+
+    by_name: ClassVar[dict[str, Kernel]] = {}
+    _threads: ClassVar[Any] = threading.local()  # its `needs`: of each kernel being compiled, the outermost first
+    _numbers: ClassVar[Iterator[int]] = itertools.count()
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function, targetoptions=dict(OPTIONS))
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self._context: Any = self.targetctx
+        self._needs: dict[Types, Needs] = {}
+        self._is_large: dict[Types, bool] = {}
+        self._called: dict[Types, object] = {}  # what stands for a large kernel's code in its callers
+        self._is_of_engine = self.name.startswith(f"{ENGINE}.")
+        if self._is_of_engine and CACHE_FOLDER is not None:  # of others, the fingerprint knows nothing
+            self._cache = _Cache(self, CACHE_FOLDER)
+        self.by_name[self.name] = self
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """The types of a call by another kernel; Numba's name for it."""
+        return super().get_call_template([types.unliteral(kind) for kind in args], kws)
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for a tuple of types, or load what was compiled before. Numba's name for it."""
+        open_needs = self._open_needs()
+        open_needs.append(set())
+        try:
+            entry_point = super().compile(sig)
+        finally:
+            found = open_needs.pop()
+        kinds = _types_of(sig)
+        needs = self._needs.setdefault(kinds, found)
+        if open_needs:
+            open_needs[-1] |= {(self.name, kinds)} if self._is_large[kinds] else needs
+        return entry_point
+
+    def _open_needs(self) -> list[Needs]:
+        if not hasattr(self._threads, "needs"):
+            self._threads.needs = []
+        found: list[Needs] = self._threads.needs
+        return found
+
+    def add_overload(self, cres: Any) -> None:
+        """Take up what was compiled or loaded; Numba's name for it."""
+        super().add_overload(cres)
+        kinds = tuple(cres.signature.args)
+        if kinds not in self._is_large:
+            code = cres.library.get_function(cres.fndesc.llvm_func_name)
+            self._is_large[kinds] = sum(1 for block in code.blocks for _ in block.instructions) > LARGE
+        if self._is_large[kinds]:
+            symbol = f"charlm_{self.key(kinds)}"
+            if not self._is_of_engine:  # there may be several of a name
+                symbol += f"_{next(self._numbers)}"
+            binding.add_symbol(symbol, cres.library.get_pointer_to_function(cres.fndesc.llvm_func_name))
+            description = copy.copy(cres.fndesc)
+            description.mangled_name = symbol
+            self._called[kinds] = object()
+            self._context.insert_user_function(self._called[kinds], description)
+
+    def get_overload(self, sig: Any) -> Any:
+        """What a calling kernel's code refers to; Numba's name for it."""
+        return self._called.get(_types_of(sig)) or super().get_overload(sig)
+
+    def key(self, kinds: Types) -> str:
+        """A digest of all that the code depends on."""
+        return kernel_cache.key_of(self.name, kinds, self._context.codegen())
+
+    def reduce(self, kinds: Types, cres: Any) -> Any:
+        """What `rebuild` can restore in another process."""
+        return self._is_large[kinds], self._open_needs()[-1], cres._reduce()
+
+    def rebuild(self, kinds: Types, reduced: Any) -> Any:
+        """A result of compilation; None if a kernel that it calls is not there."""
+        is_large, needs, result = reduced
+        for name, types_there in needs:
+            if name not in self.by_name:
+                return None
+            self.by_name[name].compile(types_there)  # or load it: its symbol must be known
+        self._is_large[kinds] = is_large
+        return CompileResult._rebuild(self._context, *result)
 
 
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept, or None where nothing is writable."""
-    name = Path("charlm") / f"kernels-{fingerprint()}"
-    roots = [os.environ.get("CHARLM_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")]
-    if os.name == "nt":
-        roots.append(os.environ.get("LOCALAPPDATA"))
-    candidates = [Path(root) for root in roots if root]
-    home = os.path.expanduser("~")
-    if home != "~":
-        candidates.append(Path(home) / ".cache")
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    shared = Path(tempfile.gettempdir()) / f"charlm-{user}"  # its own parent is everybody's: it must be private too
-    if _private_folder(shared):
-        candidates.append(shared)
-    return next((root / name for root in candidates if _private_folder(root / name)), None)
+def _types_of(signature: Any) -> Types:
+    return tuple(sigutils.normalize_signature(signature)[0])
 
 
-CACHE_FOLDER = cache_folder()
+class _Cache:
+    """What Numba asks for a kernel's code, and gives it to; the names of its methods are Numba's."""
+
+    def __init__(self, kernel: Kernel, folder: Path) -> None:
+        self.kernel, self.folder = kernel, folder
+
+    def _file(self, sig: Any) -> tuple[Types, KernelFile]:
+        kinds, kernel = _types_of(sig), self.kernel
+        return kinds, KernelFile(self.folder, kernel.name.removeprefix(f"{ENGINE}."), kernel.key(kinds))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()  # which makes Numba's own types known
+        kinds, file = self._file(sig)
+        reduced = file.read()
+        return None if reduced is None else self.kernel.rebuild(kinds, reduced)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        kinds, file = self._file(sig)
+        if file.write(self.kernel.reduce(kinds, data)):
+            _remove_unused(self.folder)
+
+
+_remove_unused = lru_cache(maxsize=1)(kernel_cache.remove_unused)  # once a process that compiles
 
 
 def kernel(function: Function) -> Function:
     """Compile ``function`` with the engine's flags; cached on disk, and free of Python's lock while it runs."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(CACHE_FOLDER or "")
-    try:
-        options: Any = {"nogil": True, "error_model": "numpy", "fastmath": FAST_MATH, "cache": CACHE_FOLDER is not None}
-        compiled: Any = numba.njit(**options)(function)
-    finally:
-        config.CACHE_DIR = before
+    compiled: Any = Kernel(function)
     return cast("Function", compiled)
 
 
 class _Compilations(event.Listener):
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
+    def __init__(self, begin: Callable[[str], None], end: Callable[[], None]) -> None:
+        self.begin, self.end = begin, end
+        self.depth = 0
 
     def on_start(self, what: Any) -> None:
-        self.tell(what.data["dispatcher"].py_func.__name__)
+        self.depth += 1
+        compiled = what.data["dispatcher"]
+        if isinstance(compiled, Kernel):  # the others are helpers from Numba itself
+            self.begin(compiled.py_func.__name__)
 
     def on_end(self, what: Any) -> None:
-        pass
+        self.depth -= 1
+        if self.depth == 0:
+            self.end()
 
 
-def on_compilation(tell: Callable[[str], None]) -> None:
-    """Call ``tell(name of the function)`` before each compilation (loading from the cache is none)."""
+def on_compilation(begin: Callable[[str], None], end: Callable[[], None] = lambda: None) -> None:
+    """Be told of compilations; loading from the cache is none.
+
+    Args:
+        begin: called with the name of each kernel before it is compiled; those that it calls follow.
+        end: called when nothing more is being compiled.
+    """
     register: Any = event.register
-    register("numba:compile", _Compilations(tell))
+    register("numba:compile", _Compilations(begin, end))
+
+
+def kernel_count() -> int:
+    """How many kernels there are in the modules that were imported."""
+    return len(Kernel.by_name)

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Task = Callable[[int, int], None]  # (part, parts)
 
 
-def _quota(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """Cores that a container's quota allows, infinite if there is none."""
-    for name, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+def _cgroups(own: Path, root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folders that may hold a quota on this process: its own cgroup's, and all of those that hold that one.
+
+    In a container the paths are often the host's and lead nowhere; the root then is the container's own cgroup.
+
+    Yields:
+        The folder, and the names of the files of the quota and of the period; no second name if one file holds both.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    places = {(root, "/", "cpu.max", ""), (root / "cpu", "/", "cpu.cfs_quota_us", "cpu.cfs_period_us")}
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:  # version 2
+            places.add((root, path, "cpu.max", ""))
+        elif "cpu" in controllers.split(","):
+            places.add((root / controllers, path, "cpu.cfs_quota_us", "cpu.cfs_period_us"))
+            places.add((root / "cpu", path, "cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    for mount, path, quota, period in places:
+        names = [name for name in path.split("/") if name not in ("", "..")]
+        for depth in range(len(names) + 1):
+            yield mount.joinpath(*names[:depth]), quota, period
+
+
+def _quota(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Cores that the quotas of this process's cgroups allow, the least of them; infinite if there is none."""
+    cores = float("inf")
+    for folder, quota, period in _cgroups(own, root):
         try:
-            words = (folder / name).read_text().split()
+            words = (folder / quota).read_text().split()
             words += (folder / period).read_text().split() if period else []
             if words[0] not in ("max", "-1"):
-                return int(words[0]) / int(words[1])
+                cores = min(cores, int(words[0]) / int(words[1]))
         except (OSError, ValueError, IndexError, ZeroDivisionError):
             continue
-    return float("inf")
+    return cores
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity, its container's quota."""
+    """Cores that this process may use: its affinity, its cgroups' quotas (of a container, a batch job, a service)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(cores, _quota())))
 
