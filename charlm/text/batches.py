@@ -142,8 +142,9 @@ def evaluation_chunks(
         earliest = max(start - warmup, 0)
         ends = np.flatnonzero(tokens[earliest:start] == EOS_ID)
         first_reads[stream] = earliest + int(ends[-1]) + 1 if ends.size else earliest
-<<<<<<< HEAD
+    release_pages(tokens)
     yield from _chunks(tokens, starts, first_reads, _Begins(tokens, vocabulary_size, first_inputs), bptt, 0)
+    release_pages(tokens)
 
 
 class _Begins:
@@ -182,11 +183,6 @@ class _Begins:
             sequences = np.searchsorted(self._ends, places[begins])
             inputs[begins] = self._first_inputs.take(sequences, mode="clip")
         return inputs
-=======
-    release_pages(tokens)
-    yield from _chunks(tokens, starts, first_reads, vocabulary_size, bptt, 0)
-    release_pages(tokens)
->>>>>>> 87a71a7 (Reading holds less: smaller blocks, mapped pages let go of sooner, validation on two megabytes of a large text)
 
 
 def _chunks(
