@@ -257,7 +257,8 @@ def test_a_packed_text_and_a_line_of_a_megabyte(runner: CliRunner, model: str, t
     assert alone == ["\t".join(rows[2]), "\t".join(rows[0])]
 
 
-def test_threads_change_nothing(runner: CliRunner, model: str) -> None:
+def test_threads_change_nothing(runner: CliRunner, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.engine.threads.available_cores", lambda: 2)
     text = "".join(f"{'the quick fox '[: i % 14]}\n" for i in range(500))
     one, two = (runner.invoke(main, ["score", model, "-", "--threads", count], input=text) for count in "12")
     assert (one.exit_code, one.stdout, one.stderr) == (0, two.stdout, two.stderr)
