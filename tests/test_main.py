@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import charlm
-from charlm.cli.main import COMMANDS, main
+from charlm.cli.main import COMMANDS, main, run
 from charlm.errors import CharlmError, CheckpointError, InputError, OutputError, TrainingError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -213,6 +214,21 @@ def letters(text: str) -> str:
 def test_outside_standalone_mode_errors_reach_the_caller() -> None:
     with pytest.raises(click.UsageError):
         main.main(["--nope"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("asked", "code"), [(0, 0), (3, 3), (None, 0), ("text", 1)])
+def test_a_process_of_its_own(asked: Any, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's library gets one thread unless the user says otherwise, and the process ends at once, after its tasks."""
+    done: list[Any] = []
+    environment = {"MKL_NUM_THREADS": "4"}
+    with monkeypatch.context() as context:
+        context.setattr(os, "environ", environment)
+        context.setattr(sys.modules["charlm.cli.main"], "main", lambda: sys.exit(asked))
+        context.setattr(atexit, "_run_exitfuncs", lambda: done.append("tasks"))
+        context.setattr(os, "_exit", done.append)
+        run()
+    assert done == ["tasks", code]
+    assert (environment["OPENBLAS_NUM_THREADS"], environment["MKL_NUM_THREADS"]) == ("1", "4")
 
 
 # ---- a real process ----
