@@ -115,7 +115,7 @@ def test_pieces_of_a_file(lengths: list[int], n: int, t: int) -> None:
 def test_resuming_gives_the_same_chunks(lengths: list[int], n: int, t: int, shuffle: bool, block: int) -> None:
     tokens = numbered(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHUFFLE_TOKENS", block)
+        patch.setattr(batches, "SHUFFLE_BYTES", block * tokens.itemsize)
         whole = list(make(tokens, shuffle, n, t).chunks(2))
         for first in range(len(whole) + 2):
             rest = list(make(tokens, shuffle, n, t).chunks(2, first))
@@ -130,7 +130,7 @@ def test_resuming_gives_the_same_chunks(lengths: list[int], n: int, t: int, shuf
 def test_large_corpora_are_shuffled_in_blocks(lengths: list[int], n: int, t: int, block: int) -> None:
     tokens = numbered(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHUFFLE_TOKENS", block)
+        patch.setattr(batches, "SHUFFLE_BYTES", block * tokens.itemsize)
         patch.setattr(batches, "REACH_TOKENS", 3)
         b = make(tokens, True, n, t)
         for epoch in range(3):
@@ -145,7 +145,7 @@ def test_large_corpora_are_shuffled_in_blocks(lengths: list[int], n: int, t: int
 
 def test_blocks_hold_whole_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = numbered([9] * 100)
-    monkeypatch.setattr(batches, "SHUFFLE_TOKENS", 95)
+    monkeypatch.setattr(batches, "SHUFFLE_BYTES", 95 * tokens.itemsize)
     b = make(tokens, True, 1, 100)
     chunks = list(b.chunks(0))
     assert len(chunks) == 10  # of 100 tokens each, as sequences are of 10
@@ -277,7 +277,7 @@ def check_first_inputs(chunks: list[Chunk], plain: list[Chunk], expected: dict[i
 def test_each_sequence_begins_with_its_own_input(lengths: list[int], n: int, t: int, shuffle: bool, block: int) -> None:
     tokens, first_inputs, expected = labelled(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "SHUFFLE_TOKENS", block)
+        patch.setattr(batches, "SHUFFLE_BYTES", block * tokens.itemsize)
         patch.setattr(batches, "REACH_TOKENS", 3)
         b = Batches(
             tokens, vocabulary_size=10**6, streams=n, bptt=t, shuffle=shuffle, seed=0, first_inputs=first_inputs

@@ -14,7 +14,7 @@ from charlm.text.vocabulary import EOS_ID
 FirstInputs = NDArray[np.int32]
 
 NO_TARGET = -1
-SHUFFLE_TOKENS = 1 << 24  # sequences are shuffled in blocks of about this size, each a copy in memory
+SHUFFLE_BYTES = 1 << 24  # sequences are shuffled in blocks of about this size, each a copy in memory
 REACH_TOKENS = 4096  # how far from its fair place a stream's start may be moved to begin with a sequence
 RELEASE_TOKENS = 1 << 21  # mapped files: let go of what was read after so many tokens
 
@@ -253,10 +253,11 @@ def _sequence_starts(tokens: Ids, streams: int, reach: int) -> NDArray[np.int64]
 
 
 def _shuffle_blocks(tokens: Ids) -> NDArray[np.int64]:
-    """The borders of blocks of whole sequences, of about ``SHUFFLE_TOKENS`` each: (blocks + 1,)."""
+    """The borders of blocks of whole sequences, of about ``SHUFFLE_BYTES`` each: (blocks + 1,)."""
+    size = max(1, SHUFFLE_BYTES // tokens.itemsize)
     borders = [0]
-    while tokens.size - borders[-1] > SHUFFLE_TOKENS * 3 // 2:
-        place = borders[-1] + SHUFFLE_TOKENS
+    while tokens.size - borders[-1] > size * 3 // 2:
+        place = borders[-1] + size
         while place < tokens.size and tokens[place - 1] != EOS_ID:
             ends = np.flatnonzero(tokens[place : place + REACH_TOKENS] == EOS_ID)
             place = min(place + (int(ends[0]) + 1 if ends.size else REACH_TOKENS), tokens.size)

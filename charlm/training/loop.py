@@ -122,7 +122,7 @@ class Trainer:
             TrainingError: it diverged again and again.
         """
         if self.safe is None:
-            self.safe = self._record()
+            self._record()
         clock = time.perf_counter()
         chunks = self._chunks()
         while True:
@@ -133,21 +133,19 @@ class Trainer:
                 fault, event = self._validate()
                 if not fault:
                     if event.valid_nats is not None and not self._exploded(event.valid_nats):
-                        self.safe = self._record()
+                        self._record()
                     yield event
                     continue
             elif reason:
                 yield Finished(reason)
                 return
             else:
-                newer = self._record() if self._record_due() else None
                 chunk = next(chunks)
                 fault, event = self._step(chunk)
                 now = time.perf_counter()
                 self.state.progress.seconds += now - clock
                 clock = now
                 if not fault:
-                    self.safe = newer or self.safe  # only this step's loss has shown that the weights were good
                     yield event
                     continue
             yield from self._roll_back(fault, chunk)
@@ -208,6 +206,7 @@ class Trainer:
         model, progress, options = self.model, self.state.progress, self.options
         factor = rate_factor(options.schedule, progress.step, options.warmup, self.done())
         rate = options.lr * factor * progress.rollback_factor * PLATEAU_FACTOR**progress.halvings
+        carried = self.state.carried.copy() if self._record_due() else None
         loss_nats = model.loss_and_gradients(self._batch(chunk), chunk.targets)
         norm = gradient_norm(model.gradients.flat, model.team)
         mean_nats = loss_nats / max(1, chunk.predicted)
@@ -216,6 +215,8 @@ class Trainer:
         fault = self._fault(mean_nats, norm)
         scale, clipped = 1.0, False
         if not fault:
+            if carried is not None:  # only this step's loss has shown that the weights were good
+                self._record(carried)
             scale, clipped = self._clip(model.gradients.flat, norm, model.team)
             self.state.optimiser.step(model.gradients.flat, rate, scale, model.team)
             model.changed()
@@ -246,8 +247,15 @@ class Trainer:
         usual_nats = max(math.log(self.model.config.vocabulary_size), self.state.progress.first_nats or 0.0)
         return mean_nats > EXPLODED * usual_nats + 1
 
-    def _record(self) -> Record:
-        return self.state.arrays(), self.state.progress.to_json()
+    def _record(self, carried: Array | None = None) -> None:
+        """Make `safe` the state, in the memory that it has; ``carried`` if the state's own has gone on since."""
+        arrays = self.state.arrays()
+        if carried is not None:
+            arrays["carried"] = carried
+        kept = {name: np.empty_like(array) for name, array in arrays.items()} if self.safe is None else self.safe[0]
+        for name, array in arrays.items():
+            kept[name][...] = array
+        self.safe = kept, self.state.progress.to_json()
 
     def _record_due(self) -> bool:
         """Now and then, and after each validation."""
@@ -268,7 +276,7 @@ class Trainer:
         self.model.changed()
         if now.rollbacks >= ROLLBACKS:
             yield from self._give_up(f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates")
-        self.safe = self._record()
+        self._record()
         lr = self.options.lr * progress.rollback_factor
         yield RolledBack(reason, chunk, now.step + 1, progress.step, lr)
 

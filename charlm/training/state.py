@@ -100,12 +100,10 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything but the numbers, by name; copies."""
-        result = {f"parameters/{path}": view.copy() for path, view in self.parameters.items()}
-        for moment, flat in self.optimiser.moments.items():
-            result[f"optimiser/{moment}"] = flat.copy()
-        result["carried"] = self.carried.copy()
-        return result
+        """Everything but the numbers, by name; no copies: the next step changes them."""
+        result: dict[str, NDArray[Any]] = {f"parameters/{path}": view for path, view in self.parameters.items()}
+        result |= {f"optimiser/{moment}": flat for moment, flat in self.optimiser.moments.items()}
+        return result | {"carried": self.carried}
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of `arrays`."""

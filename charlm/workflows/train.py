@@ -126,6 +126,7 @@ class _Session:
             self.model.parameters.assign(dict(origin.model.parameters))
         else:
             self.model.initialise(np.random.default_rng(self.options.seed))
+        self.plan.saved = self.plan.origin = None  # copied; their arrays would be held to the end
         self.model.changed()
 
     def _saved_progress(self, saved: checkpoint.Checkpoint, key: str) -> Progress:
