@@ -328,6 +328,41 @@ def test_it_gives_up(corpus: str, tmp_path: Path, poisoned: Callable[..., None])
     assert run(replace(begun, lr=0.001), Watcher()).epochs == 3
 
 
+def test_what_a_divergence_goes_back_to_is_kept_once(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same arrays hold it to the end, and it is the state before a step that turned out well."""
+    monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 5)
+    begun = request(corpus, tmp_path / "m.npz", initial_state="random")
+    seen: dict[int, dict[str, np.ndarray]] = {}
+
+    class Looker(Watcher):
+        def begin(self, plan: Plan, trainer: Trainer) -> None:
+            super().begin(plan, trainer)
+            assert plan.saved is plan.origin is None  # their arrays would be held as well
+
+        def step(self, event: StepDone, trainer: Trainer) -> None:
+            super().step(event, trainer)
+            progress = trainer.state.progress
+            now = {name: array.copy() for name, array in trainer.state.arrays().items()}
+            assert trainer.safe is not None
+            kept, numbers = trainer.safe
+            places.add(tuple(array.ctypes.data for array in kept.values()))
+            if numbers["step"] in seen and progress.step - numbers["step"] == 1:
+                compared.append(numbers["step"])
+                for name, array in seen[numbers["step"]].items():
+                    assert np.array_equal(kept[name], array), name
+            seen[progress.step] = now
+
+    places: set[tuple[int, ...]] = set()
+    compared: list[int] = []
+    run(begun, Looker())
+    assert len(places) == 1
+    assert len(compared) > 4
+    assert {step % 5 for step in compared} >= {0}
+    run(go_on(begun, epochs=4), Looker())
+
+
 def test_giving_up_keeps_what_was_not_validated_yet(
     corpus: str, tmp_path: Path, poisoned: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
