@@ -14,7 +14,7 @@ from charlm.text.vocabulary import EOS_ID
 FirstInputs = NDArray[np.int32]
 
 NO_TARGET = -1
-SHUFFLE_BYTES = 1 << 24  # sequences are shuffled in blocks of about this size, each a copy in memory
+SHUFFLE_BYTES = 1 << 23  # sequences are shuffled in blocks of about this size, each a copy in memory
 REACH_TOKENS = 4096  # how far from its fair place a stream's start may be moved to begin with a sequence
 RELEASE_TOKENS = 1 << 21  # mapped files: let go of what was read after so many tokens
 
@@ -101,7 +101,7 @@ class Batches:
         if first_inputs is not None:
             first_inputs = first_inputs[slice(*self._blocks_first_sequences[block : block + 2])]
         if self._shuffle:
-            tokens, order = _permuted(np.asarray(tokens), np.random.default_rng([self._seed, epoch, block]))
+            tokens, order = _permuted(tokens, np.random.default_rng([self._seed, epoch, block]))
             first_inputs = None if first_inputs is None else first_inputs[order]
             release_pages(self._tokens)
             # No stream may outlast the block's steps, whose number is the same in every epoch.
@@ -286,7 +286,8 @@ def _sequences_before(tokens: Ids, borders: NDArray[np.int64]) -> NDArray[np.int
 
 def _permuted(tokens: Ids, generator: np.random.Generator) -> tuple[Ids, NDArray[np.int64]]:
     """A copy of the stream with its sequences in random order, and the number of each as it was before."""
-    stops = np.flatnonzero(tokens == EOS_ID) + 1
+    stops = _places_of_eos(tokens) + 1
+    tokens = np.asarray(tokens)  # a memmap's slices are slow
     if not stops.size or stops[-1] != tokens.size:
         stops = np.append(stops, tokens.size)
     starts = np.concatenate([[0], stops[:-1]])
@@ -295,7 +296,7 @@ def _permuted(tokens: Ids, generator: np.random.Generator) -> tuple[Ids, NDArray
     places = np.concatenate([[0], np.cumsum(lengths)])
     shuffled = np.empty_like(tokens)
     # In parts, because the index takes eight bytes a token.
-    parts = max(1, tokens.size >> 20)
+    parts = max(1, tokens.size >> 18)
     for part in np.array_split(np.arange(order.size), parts):
         if part.size:
             low, high = places[part[0]], places[part[-1] + 1]
