@@ -135,7 +135,8 @@ def save(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str, NDArray
             member.external_attr = 0o644 << 16
             member.file_size = array.nbytes  # zipfile decides by it whether 64-bit sizes are needed
             with archive.open(member, "w") as stream:
-                np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
+                np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+                stream.write(array.reshape(-1).view(np.uint8).data)  # write_array would copy it
 
 
 def load(path: PathLike, *, kind: str = "model") -> Checkpoint:
