@@ -325,12 +325,30 @@ def test_as_many_first_inputs_as_sequences(count: int) -> None:
         list(evaluation_chunks(tokens, 10**6, 1, 9, 0, np.full(count, 10**6, dtype=np.int32)))
 
 
+@settings(deadline=None)
+@given(lengths=lengths_of_sequences, n=sizes, t=sizes, shuffle=st.booleans(), stretch=st.integers(1, 60))
+def test_how_much_is_copied_at_a_time_does_not_show(
+    lengths: list[int], n: int, t: int, shuffle: bool, stretch: int
+) -> None:
+    tokens = numbered(lengths)
+
+    def all_chunks() -> list[Chunk]:
+        return [*make(tokens, shuffle, n, t).chunks(1, 1), *evaluation_chunks(tokens, 10**6, n, t, 5)]
+
+    expected = all_chunks()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "STRETCH_TOKENS", stretch)
+        for chunk, other in zip(all_chunks(), expected, strict=True):
+            assert np.array_equal(chunk.inputs, other.inputs)
+            assert np.array_equal(chunk.targets, other.targets)
+
+
 def test_mapped_corpora_leave_memory(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = stream([11] * 400)
     mapped = np.memmap(f"{tmp_path}/ids", dtype=np.uint8, mode="w+", shape=tokens.shape)
     mapped[:] = tokens
     released = []
-    monkeypatch.setattr(batches, "RELEASE_TOKENS", 1000)
+    monkeypatch.setattr(batches, "STRETCH_TOKENS", 1000)
     monkeypatch.setattr(batches, "release_pages", released.append)
     for shuffle in (False, True):
         for chunk, expected in zip(make(mapped, shuffle).chunks(0), make(tokens, shuffle).chunks(0), strict=True):

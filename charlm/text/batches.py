@@ -16,7 +16,7 @@ FirstInputs = NDArray[np.int32]
 NO_TARGET = -1
 SHUFFLE_BYTES = 1 << 23  # sequences are shuffled in blocks of about this size, each a copy in memory
 REACH_TOKENS = 4096  # how far from its fair place a stream's start may be moved to begin with a sequence
-RELEASE_TOKENS = 1 << 21  # mapped files: let go of what was read after so many tokens
+STRETCH_TOKENS = 1 << 20  # of all streams, copied at a time
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,6 @@ def evaluation_chunks(
         first_reads[stream] = earliest + int(ends[-1]) + 1 if ends.size else earliest
     release_pages(tokens)
     yield from _chunks(tokens, starts, first_reads, _Begins(tokens, vocabulary_size, first_inputs), bptt, 0)
-    release_pages(tokens)
 
 
 class _Begins:
@@ -204,31 +203,40 @@ def _chunks(
         first: the number of the first chunk to give.
     """
     starts, stops = borders[:-1], borders[1:]
-    plain = np.asarray(tokens)  # a memmap's slices are slow
     lengths = stops - first_reads
     steps = int(lengths.max())
-    released = 0
-    for step in range(first * bptt, steps, bptt):
-        count = min(bptt, steps - step)
-        # Row 0 is the token before the chunk's first target. (T + 1, N)
-        places = first_reads + np.arange(step - 1, step + count)[:, np.newaxis]
-        window = plain.take(places, mode="clip").astype(np.int32)
-        targets = window[1:]
-        begins = window[:-1] == EOS_ID
-        if step == 0:
-            begins[0] |= first_reads == 0
-        inputs = sequence_begins.inputs(window[:-1], places[1:], begins)
-        if step + count > lengths.min():
-            past = places[1:] >= stops
-            targets[past] = NO_TARGET
-            inputs[past] = sequence_begins.start_id
-        if (first_reads + step < starts).any():
-            targets[places[1:] < starts] = NO_TARGET
-        yield Chunk(inputs, targets, int(np.count_nonzero(targets != NO_TARGET)))
-        released += places.size
-        if released >= RELEASE_TOKENS:
+    stretch_steps = bptt * max(1, STRETCH_TOKENS // (bptt * starts.size))
+    for stretch in range(first * bptt, steps, stretch_steps):
+        end = min(stretch + stretch_steps, steps)
+        # One more: the token before the first target.
+        read = _side_by_side(tokens, first_reads + stretch - 1, end - stretch + 1)
+        for step in range(stretch, end, bptt):
+            count = min(bptt, end - step)
+            window = read[:, step - stretch : step - stretch + count + 1].T.astype(np.int32, order="C")  # (T + 1, N)
+            places = first_reads + np.arange(step, step + count)[:, np.newaxis]
+            targets = window[1:]
+            inputs = sequence_begins.inputs(window[:-1], places, window[:-1] == EOS_ID)
+            if step + count > lengths.min():
+                past = places >= stops
+                targets[past] = NO_TARGET
+                inputs[past] = sequence_begins.start_id
+            if (first_reads + step < starts).any():
+                targets[places < starts] = NO_TARGET
+            yield Chunk(inputs, targets, int(np.count_nonzero(targets != NO_TARGET)))
+
+
+def _side_by_side(tokens: Ids, places: NDArray[np.int64], count: int) -> Ids:
+    """A copy of ``count`` tokens from each place on, (N, count); EOS before the stream and after it.
+
+    Of a mapped stream the pages of one piece at a time are in memory: for one token a system may map a megabyte.
+    """
+    copy = np.full((places.size, count), EOS_ID, tokens.dtype)
+    for row, place in zip(copy, places.tolist(), strict=True):
+        low, high = max(place, 0), min(place + count, tokens.size)
+        if low < high:
+            row[low - place : high - place] = tokens[low:high]
             release_pages(tokens)
-            released = 0
+    return copy
 
 
 def _fair_starts(count: int, streams: int) -> NDArray[np.int64]:
