@@ -30,13 +30,14 @@ def forward(
 ) -> None:  # fmt: skip
     """Equations (1)-(5) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     c_input = state.reshape(steps + 1, rows, size)
     w_gates = w_h[: packed_size(size, 2 * size, lanes_of(pre))]
     w_candidate = w_h[packed_size(size, 2 * size, lanes_of(pre)) :]
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
-        multiply(c_input, t, 0, size, w_gates, pre, t, 0, 2 * size, 1, low, high, ADD, w_p)
+        multiply(c_input, t, 0, size, w_gates, pre, t, 0, 2 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             u, r = pre[t, n, :size], pre[t, n, size : 2 * size]
             c0, q = state[t, 0, n], saved[t, n]
@@ -44,7 +45,7 @@ def forward(
                 u[j] = sigmoid(u[j])  # (1)
                 r_j = sigmoid(r[j])  # (2)
                 r[j], q[j] = r_j, r_j * c0[j]  # (3)
-        multiply(saved, t, 0, size, w_candidate, pre, t, 2 * size, size, 1, low, high, ADD, w_p)
+        multiply(saved, t, 0, size, w_candidate, pre, t, 2 * size, size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, 2 * size :]
             c0, c1, out = state[t, 0, n], state[t + 1, 0, n], hidden[t, n]
@@ -61,6 +62,7 @@ def backward(
 ) -> None:  # fmt: skip
     """The steps in reverse; each line undoes the forward line whose number it bears."""
     steps, _, size = d_hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     w_gates = w_h[: packed_size(2 * size, size, lanes_of(pre))]
     w_candidate = w_h[packed_size(2 * size, size, lanes_of(pre)) :]
@@ -75,14 +77,14 @@ def backward(
                 d_c[j] = d_c1 * (one - u_j)  # (5)
                 g[j] = d_g * (one - g_j * g_j)  # (4)
                 u[j] = d_u * u_j * (one - u_j)  # (1)
-        multiply(pre, t, 2 * size, size, w_candidate, scratch, 0, 0, size, 1, low, high, ZERO, w_p)  # (4): d_q
+        multiply(pre, t, 2 * size, size, w_candidate, scratch, 0, 0, size, 1, low, high, ZERO, no_bias)  # (4): d_q
         for n in range(low, high):
             r, c0, d_q, d_c = pre[t, n, size : 2 * size], state[t, 0, n], scratch[0, n], d_state[0, n]
             for j in range(size):
                 r_j = r[j]
                 d_c[j] += d_q[j] * r_j  # (3)
                 r[j] = d_q[j] * c0[j] * r_j * (one - r_j)  # (3), (2)
-        multiply(pre, t, 0, 2 * size, w_gates, d_state, 0, 0, size, 1, low, high, ADD, w_p)  # the rest of d_c0
+        multiply(pre, t, 0, 2 * size, w_gates, d_state, 0, 0, size, 1, low, high, ADD, no_bias)  # the rest of d_c0
         leave_step(d_state, t, reset, low, high)
 
 
@@ -93,7 +95,8 @@ def gradients(pre: Any, state: Any, saved: Any, d_w_h: Any, d_w_p: Any, part: in
     size = d_w_h.shape[0]
     step = rows * size
     none = d_w_p.reshape(d_w_p.size)[:0]
-    accumulate_outer(state, 0, step, size, pre, 0, 2 * size, d_w_h, 0, none, part, parts)
+    all_states = state.reshape(state.shape[0] * state.shape[1], rows, size)
+    accumulate_outer(all_states, 0, step, size, pre, 0, 2 * size, d_w_h, 0, none, part, parts)
     accumulate_outer(saved, 0, step, size, pre, 2 * size, size, d_w_h, 2 * size, none, part, parts)
 
 

@@ -27,11 +27,12 @@ def forward(
 ) -> None:  # fmt: skip
     """Equations (1)-(3) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     c_input = state.reshape(steps + 1, rows, size)
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
-        multiply(c_input, t, 0, size, w_h, pre, t, 0, 2 * size, 1, low, high, ADD, w_p)
+        multiply(c_input, t, 0, size, w_h, pre, t, 0, 2 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, size:]
             c0, c1, out = state[t, 0, n], state[t + 1, 0, n], hidden[t, n]
@@ -49,6 +50,7 @@ def backward(
 ) -> None:  # fmt: skip
     """The steps in reverse; each line undoes the forward line whose number it bears."""
     steps, _, size = d_hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
@@ -61,7 +63,7 @@ def backward(
                 d_c[j] = d_c1 * (one - u_j)  # (3)
                 g[j] = d_g * (one - g_j * g_j)  # (2)
                 u[j] = d_u * u_j * (one - u_j)  # (1)
-        multiply(pre, t, 0, 2 * size, w_h, d_state, 0, 0, size, 1, low, high, ADD, w_p)  # the rest of d_c0
+        multiply(pre, t, 0, 2 * size, w_h, d_state, 0, 0, size, 1, low, high, ADD, no_bias)  # the rest of d_c0
         leave_step(d_state, t, reset, low, high)
 
 
@@ -71,7 +73,8 @@ def gradients(pre: Any, state: Any, saved: Any, d_w_h: Any, d_w_p: Any, part: in
     _, rows, columns = pre.shape
     size = d_w_h.shape[0]
     none = d_w_p.reshape(d_w_p.size)[:0]
-    accumulate_outer(state, 0, rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
+    all_states = state.reshape(state.shape[0] * state.shape[1], rows, size)
+    accumulate_outer(all_states, 0, rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
 
 
 CELL = Cell(

@@ -30,10 +30,11 @@ def forward(
 ) -> None:  # fmt: skip
     """Equations (1)-(6) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     a_input = state.reshape((steps + 1) * 2, rows, size)  # a[t-1] at 2 t, c[t-1] at 2 t + 1
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
-        multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, w_p)
+        multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             gates = pre[t, n]
             u, f, o, g = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
@@ -63,6 +64,7 @@ def backward(
 ) -> None:  # fmt: skip
     """The steps in reverse; each line undoes the forward line whose number it bears."""
     steps, _, size = d_hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
@@ -86,7 +88,7 @@ def backward(
                 o[j] = d_o * o_j * (one - o_j)  # (3)
                 f[j] = d_f * f_j * (one - f_j)  # (2)
                 u[j] = d_u * u_j * (one - u_j)  # (1)
-        multiply(pre, t, 0, 4 * size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, w_p)  # d_a0
+        multiply(pre, t, 0, 4 * size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, no_bias)  # d_a0
         leave_step(d_state, t, reset, low, high)
 
 
@@ -96,7 +98,8 @@ def gradients(pre: Any, state: Any, saved: Any, d_w_h: Any, d_w_p: Any, part: in
     _, rows, columns = pre.shape
     size = d_w_h.shape[0]
     none = d_w_p.reshape(d_w_p.size)[:0]
-    accumulate_outer(state, 0, 2 * rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
+    all_states = state.reshape(state.shape[0] * state.shape[1], rows, size)
+    accumulate_outer(all_states, 0, 2 * rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
 
 
 CELL = Cell(

@@ -30,10 +30,11 @@ def forward(
 ) -> None:  # fmt: skip
     """Equations (1)-(6) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     a_input = state.reshape((steps + 1) * 2, rows, size)  # a[t-1] at 2 t, c[t-1] at 2 t + 1
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
-        multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, w_p)
+        multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             p_u, p_f, p_o = w_p[0], w_p[1], w_p[2]
             gates = pre[t, n]
@@ -64,6 +65,7 @@ def backward(
 ) -> None:  # fmt: skip
     """The steps in reverse; each line undoes the forward line whose number it bears."""
     steps, _, size = d_hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
@@ -89,7 +91,7 @@ def backward(
                 d_u = d_u * u_j * (one - u_j)  # (1)
                 d_c[j] = d_c1 * f_j + d_o * p_o[j] + d_f * p_f[j] + d_u * p_u[j]  # (5), (3), (2), (1)
                 o[j], f[j], u[j] = d_o, d_f, d_u
-        multiply(pre, t, 0, 4 * size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, w_p)  # d_a0
+        multiply(pre, t, 0, 4 * size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, no_bias)  # d_a0
         leave_step(d_state, t, reset, low, high)
 
 
@@ -99,7 +101,8 @@ def gradients(pre: Any, state: Any, saved: Any, d_w_h: Any, d_w_p: Any, part: in
     steps, rows, columns = pre.shape
     size = d_w_h.shape[0]
     none = d_w_p.reshape(d_w_p.size)[:0]
-    accumulate_outer(state, 0, 2 * rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
+    all_states = state.reshape(state.shape[0] * state.shape[1], rows, size)
+    accumulate_outer(all_states, 0, 2 * rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
     first, last = size * part // parts, size * (part + 1) // parts
     for t in range(steps):
         for n in range(rows):

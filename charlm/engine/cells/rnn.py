@@ -27,11 +27,12 @@ def forward(
 ) -> None:  # fmt: skip
     """Equations (1)-(2) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     zero = pre.dtype.type(0)
     a_input = state.reshape(steps + 1, rows, size)
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
-        multiply(a_input, t, 0, size, w_h, pre, t, 0, size, 1, low, high, ADD, w_p)  # (1)
+        multiply(a_input, t, 0, size, w_h, pre, t, 0, size, 1, low, high, ADD, no_bias)  # (1)
         for n in range(low, high):
             a, a1, out = pre[t, n], state[t + 1, 0, n], hidden[t, n]
             if activation == TANH:
@@ -52,6 +53,7 @@ def backward(
 ) -> None:  # fmt: skip
     """The steps in reverse; each line undoes the forward line whose number it bears."""
     steps, _, size = d_hidden.shape
+    no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     zero, one = pre.dtype.type(0), pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
@@ -62,7 +64,7 @@ def backward(
             else:
                 for j in range(size):
                     a[j] = d_out[j] + d_a[j] if a[j] > zero else zero  # (2)
-        multiply(pre, t, 0, size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, w_p)  # (1): d_a0
+        multiply(pre, t, 0, size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, no_bias)  # (1): d_a0
         leave_step(d_state, t, reset, low, high)
 
 
@@ -72,7 +74,8 @@ def gradients(pre: Any, state: Any, saved: Any, d_w_h: Any, d_w_p: Any, part: in
     _, rows, columns = pre.shape
     size = d_w_h.shape[0]
     none = d_w_p.reshape(d_w_p.size)[:0]
-    accumulate_outer(state, 0, rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
+    all_states = state.reshape(state.shape[0] * state.shape[1], rows, size)
+    accumulate_outer(all_states, 0, rows * size, size, pre, 0, columns, d_w_h, 0, none, part, parts)
 
 
 CELL = Cell(
