@@ -1,6 +1,6 @@
 """Loss parity: charlm and PyTorch learn the same text in the same way, and their losses fall alike.
 
-    python tests/benchmarks/parity.py TEXT --peer-python PATH [--steps 400] [--quick]
+    python tests/benchmarks/parity.py TEXT --peer-python PATH [--steps 340] [--quick]
 
 The same characters in the same chunks in the same order, the same initial weights (carried over as in twin.py), state
 carried, AdamW with the same rates (warm-up, then a cosine) and decay, gradients clipped to the same norm: LSTM 2 x 128
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", metavar="TEXT", help="a text file of some hundred thousand characters or more")
     parser.add_argument("--peer-python", metavar="PATH", help="the Python of an environment with PyTorch and numpy")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="of training (default: 400)")
+    parser.add_argument("--steps", type=int, default=340, metavar="N", help="of training (default: 340)")
     parser.add_argument("--quick", action="store_true", help="40 steps of the smaller model")
     options = parser.parse_args()
     if options.peer_python is None:
