@@ -69,6 +69,11 @@ class Corpus:
     label_ids: NDArray[np.int32] | None = None
 
     @property
+    def size(self) -> int:
+        """The number of ids."""
+        return int(self.tokens.size)
+
+    @property
     def first_inputs(self) -> NDArray[np.int32] | None:
         """What each sequence of a language model given a label begins with, (sequences,): the id V + 1 + label.
 
