@@ -82,7 +82,7 @@ class LanguageModel:
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the weights; at the start every token is about equally likely."""
         initialise(self.config, self.parameters, rng)
-        self.output.initialise(rng)
+        self.output.initialise(rng, self.stack.cell.output_rms)
         self.changed()
 
     def changed(self) -> None:
