@@ -58,9 +58,9 @@ def find_cell(name: str) -> Cell:
 
 
 def cell_names() -> list[str]:
-    """The names of all reference cells, sorted."""
-    modules = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", Path(__file__).stem}
-    return sorted(module.replace("_", "-") for module in modules)
+    """The names of all reference cells, sorted: of the modules that hold a `step`."""
+    names = {path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[!_]*.py")}
+    return sorted(name for name in names if hasattr(find_cell(name), "step"))
 
 
 def layer_parameters(parameters: Mapping[str, Array], layer: int) -> dict[str, Array]:
