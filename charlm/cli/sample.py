@@ -26,7 +26,7 @@ Examples:
   charlm sample names.npz -n 10 --novel names.txt     ten that are not in the training text
   charlm sample names.npz --beam 50 -n 5 --log-prob   about the five likeliest lines there are
   charlm sample book.npz --prompt "Once upon" --temperature 0.8 --max-length 2000
-  charlm sample towns.npz --label Wyllin -n 10        ten of one kind, by a model trained with --condition label
+  charlm sample towns.npz --label Wyllin -n 10        ten of a kind (train --condition label)
 
 A sample begins with the prompt and ends where the model ends its line, paragraph or file, or after --max-length
 tokens. Each is followed by a line break, paragraphs and files also by an empty line if another comes; the bytes of a

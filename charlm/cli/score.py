@@ -35,7 +35,7 @@ Examples:
   charlm score model.npz test.txt --per corpus   only that: perplexity, bits per character ...
   echo "the apple and pear salad" | charlm score model.npz --per token --log-base 2
   charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the likeliest hypothesis
-  charlm score towns.npz names.txt --label all | cut -f4,5,6         which label each line has, and how surely
+  charlm score towns.npz names.txt --label all | cut -f4-6   the label of each line, and how sure
 
 --per sentence prints four columns with tabs between: log_prob, tokens, unknowns, text. A line of output answers each
 line of input, empty ones too, in order. tokens counts the end of the line, which is scored as well: log_prob / tokens
