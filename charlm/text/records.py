@@ -81,6 +81,13 @@ class Corpus:
         """
         return None if self.label_ids is None else self.label_ids + np.int32(self.vocabulary.start_id + 1)
 
+    @property
+    def label_counts(self) -> tuple[int, ...]:
+        """How many sequences have each label, in the order of ``labels``; none if there are no labels."""
+        if self.labels is None or self.label_ids is None:
+            return ()
+        return tuple(np.bincount(self.label_ids, minlength=self.labels.size).tolist())
+
 
 class Tally:
     """Counts a stream of ids that comes in blocks.
