@@ -2,6 +2,13 @@
 
 P(sequence) = product over its tokens, then EOS, of softmax(a<t> W_y + b_y): the first step's input is the zero vector,
 so no begin-of-sentence token is needed. State goes in and comes out: nothing is remembered between calls.
+
+A model that is given a label, one of K, has an embedding of labels. That of the sequence's label is then the first
+step's input, so P(sequence | label) is one product too: one to many. Ids of inputs, V tokens:
+
+    0 .. V - 1     a token
+    V              the zero vector; a sequence begins
+    V + 1 + k      label k; a sequence begins
 """
 
 from __future__ import annotations
@@ -37,6 +44,7 @@ class LanguageModelConfig(StackConfig):
 
     tie_weights: bool = False
     softmax: str = "full"  # one of SOFTMAXES
+    labels: int = 0  # K; a model of none is not given any
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Paths and shapes of the parameters, matrices first."""
@@ -46,6 +54,8 @@ class LanguageModelConfig(StackConfig):
         else:
             output = Softmax.shapes(*sizes, tied=self.tie_weights)
         matrices = {path: shape for path, shape in output.items() if len(shape) > 1}
+        if self.labels:
+            matrices["label_embedding"] = (self.labels, self.embedding_size)
         return matrices | super().shapes() | {path: shape for path, shape in output.items() if len(shape) == 1}
 
     def to_json(self) -> dict[str, Any]:
@@ -80,9 +90,12 @@ class LanguageModel:
         return Softmax(sizes, config.tie_weights, *arrays)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        """Draw the weights; at the start every token is about equally likely."""
+        """Draw the weights; at the start every token is about equally likely, whatever the label."""
         initialise(self.config, self.parameters, rng)
-        self.output.initialise(rng)
+        self.output.initialise(rng, self.stack.cell.output_rms)
+        if self.config.labels:  # last: the other weights are those of a model without
+            label_embedding = self.parameters["label_embedding"]
+            label_embedding[...] = rng.standard_normal(label_embedding.shape)
         self.changed()
 
     def changed(self) -> None:
@@ -165,7 +178,7 @@ class LanguageModel:
         """The log probability of each target.
 
         Args:
-            inputs: (T, N); the id V begins a sequence: the state is zero from there on.
+            inputs: (T, N); an id of V or more begins a sequence: the state is zero from there on.
             targets: (T, N), -1 where nothing is predicted.
             state: (L, S, N, H) before the first step; replaced by that after the last.
 
@@ -193,7 +206,7 @@ class LanguageModel:
 
         Args:
             state: (L, S, N, H). Not modified.
-            tokens: (N,); the id V begins a sequence.
+            tokens: (N,); an id of V or more begins a sequence.
 
         Returns:
             The state after the step, and the log probabilities of the next token: (N, V), nats.

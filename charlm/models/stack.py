@@ -149,7 +149,7 @@ class PackedWeight:
 class Batch:
     """What one pass works on: T steps of N rows."""
 
-    inputs: Ids  # (T, N); an id of V or more is the start of a sequence
+    inputs: Ids  # (T, N); an id of V or more is the start of a sequence: V the zero vector, V + 1 + label a label's
     state: Array  # (L, S, N, H) before the first step; replaced by that after the last
     initial: Array  # (L, S, N, H): the state in which a sequence begins
     draws: list[NDArray[np.uint8]] | None = None  # for dropout, a (T or 1, N, H) for each layer
@@ -160,7 +160,8 @@ class Stack:
     """The recurrent part of every model.
 
     Args:
-        parameters, gradients: hold the paths of `StackConfig.shapes` (and others, which are not touched).
+        parameters, gradients: hold the paths of `StackConfig.shapes`, perhaps ``label_embedding`` (K, E) (and others,
+            which are not touched).
     """
 
     def __init__(self, config: StackConfig, parameters: Parameters, gradients: Parameters | None = None) -> None:
@@ -177,6 +178,8 @@ class Stack:
         self.every_id = np.zeros(0, np.int32)
         self._no_bias = np.zeros(0, self.dtype)
         self._no_peepholes = np.zeros((0, config.hidden_size), self.dtype)
+        self._no_labels = np.zeros((0, config.embedding_size), self.dtype)
+        self.last_id = config.vocabulary_size + self._embeddings(parameters)[1].shape[0]
 
     def _shape(self, path: str) -> tuple[int, int]:
         rows, columns = self.parameters.shapes[path]
@@ -185,6 +188,10 @@ class Stack:
     def peepholes(self, values: Parameters, layer: int) -> Array:
         """The peephole weights of a layer, or their gradients; of no rows if the cell has none."""
         return values[f"layer{layer}/w_p"] if self.cell.peepholes else self._no_peepholes
+
+    def _embeddings(self, values: Parameters) -> tuple[Array, Array]:
+        """The embeddings of tokens (V, E) and of labels (K, E), or their gradients; K = 0 if there are no labels."""
+        return values["embedding"], values.get("label_embedding", self._no_labels)
 
     def zero_state(self, rows: int) -> Array:
         """The state before a sequence: (L, S, rows, H) zeros."""
@@ -201,12 +208,12 @@ class Stack:
         steps, rows = batch.inputs.shape
         size, states, get = config.hidden_size, len(self.cell.states), self.buffers.get
         self.batch, self.steps, self.rows = batch, steps, rows
-        self.whole_table = config.vocabulary_size < max(steps * rows, WHOLE_TABLE if reuse_table else 0)
+        self.whole_table = self.last_id < max(steps * rows, WHOLE_TABLE if reuse_table else 0)
         if self.whole_table:
             if self.every_id.size == 0:
-                self.every_id = np.arange(config.vocabulary_size + 1, dtype=np.int32)
+                self.every_id = np.arange(self.last_id + 1, dtype=np.int32)
             self.ids = self.every_id
-            self.index = np.minimum(batch.inputs, np.int32(config.vocabulary_size))
+            self.index = np.minimum(batch.inputs, np.int32(self.last_id))
         else:
             ids, index = np.unique(batch.inputs, return_inverse=True)
             self.ids, self.index = ids, index.reshape(steps, rows).astype(np.int32)
@@ -235,11 +242,11 @@ class Stack:
     def tabulate(self, part: int, parts: int) -> None:
         """Compute this thread's columns of the table: the ones whose weights it has packed itself."""
         if part == 0:
-            layers.embed_rows(self.parameters["embedding"], self.ids, self.embedded, 0, self.ids.size)
+            layers.embed_rows(*self._embeddings(self.parameters), self.ids, self.embedded, 0, self.ids.size)
             embedded = self.embedded
         else:  # nobody waits: each thread looks the few rows up for itself
             embedded = self.buffers.get(f"embedded{part}", self.embedded.shape)
-            layers.embed_rows(self.parameters["embedding"], self.ids, embedded, 0, self.ids.size)
+            layers.embed_rows(*self._embeddings(self.parameters), self.ids, embedded, 0, self.ids.size)
         width = self.config.embedding_size
         first, last = matmul.panel_share(self.columns, part, parts, self.dtype.itemsize)
         if first < last:
@@ -332,4 +339,4 @@ class Stack:
             self.d_table, 0, 0, self.columns, self.w_x[0].backward, self.d_embedded, 0, 0, width,
             1, low, high, ZERO, self._no_bias,
         )  # fmt: skip
-        layers.add_to_embedding(self.d_embedded, self.ids, self.gradients["embedding"], low, high)
+        layers.add_to_embedding(self.d_embedded, self.ids, *self._embeddings(self.gradients), low, high)
