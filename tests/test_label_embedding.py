@@ -156,7 +156,7 @@ def test_a_model_without_labels_begins_with_the_same_weights() -> None:
 
 
 def test_tying_leaves_the_labels_alone() -> None:
-    model = LanguageModel(LanguageModelConfig(V, H, H, tie_weights=True, labels=100))
+    model = LanguageModel(LanguageModelConfig(V, 64, 64, tie_weights=True, labels=100))
     model.initialise(np.random.default_rng(4))
     assert model.parameters["label_embedding"].std() == pytest.approx(1, abs=0.1)
     assert model.parameters["embedding"].std() < 0.5

@@ -310,3 +310,38 @@ def scatter_add(d_rows: Any, t: Any, n: Any, d_hidden: Any, first: int, last: in
         target, source = d_hidden[t[i], n[i]], d_rows[0, i]
         for j in range(target.size):
             target[j] += source[j]
+
+
+@kernel
+def turn(source: Any, lengths: Any, target: Any, low: int, high: int) -> None:
+    """Each row's last ``lengths[n]`` steps in reverse order; what is before them is zero. Its own reverse.
+
+    Args:
+        source: (T, N, H).
+        lengths: (N,), int64, at most T.
+        target: OUT, (T, N, H).
+    """
+    steps = source.shape[0]
+    for n in range(low, high):
+        first = steps - lengths[n]
+        for t in range(steps):
+            to = target[t, n]
+            if t < first:
+                for j in range(to.size):
+                    to[j] = 0
+            else:
+                values = source[steps - 1 - (t - first), n]
+                for j in range(to.size):
+                    to[j] = values[j]
+
+
+@kernel
+def turn_add(source: Any, lengths: Any, target: Any, low: int, high: int) -> None:
+    """As `turn`, but ``target`` is ADDED TO."""
+    steps = source.shape[0]
+    for n in range(low, high):
+        first = steps - lengths[n]
+        for t in range(first, steps):
+            to, values = target[t, n], source[steps - 1 - (t - first), n]
+            for j in range(to.size):
+                to[j] += values[j]

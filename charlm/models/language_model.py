@@ -22,9 +22,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from charlm.engine import decode
 from charlm.engine.threads import Task, Team, share
-from charlm.models.parameters import Array, Parameters
+from charlm.models.buffers import Buffers
+from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.softmax import AdaptiveSoftmax, Output, Softmax
-from charlm.models.stack import Batch, Buffers, Ids, Stack, StackConfig, initialise
+from charlm.models.stack import Batch, Stack, StackConfig, initialise
 
 State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabilities (N, V) of what comes next
 Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
@@ -271,12 +272,12 @@ class LanguageModel:
     def _decoding_weights(self, rows: int) -> decode.Weights:
         stack, values, layer_range = self.stack, self.parameters, range(self.config.num_layers)
         return decode.Weights(
-            table=stack.table if stack.whole_table else self._no_table,
+            table=stack.projection.table if stack.whole_table else self._no_table,
             embedding=values["embedding"],
-            w_x_0=stack.w_x[0].forward,
+            w_x_0=stack.projection.w_x.forward,
             w_x=stack.packed_w_x,
             w_h=stack.packed_w_h,
-            w_p=np.stack([stack.peepholes(values, layer) for layer in layer_range]),
+            w_p=np.stack([layer.w_p for layer in stack.layers]),
             b=np.stack([values[f"layer{layer}/b"] for layer in layer_range]),
             output=self.output.inference(rows),
             initial=stack.batch.initial,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from charlm.engine import layers, matmul
 from charlm.engine.matmul import BIAS, ZERO
-from charlm.models.parameters import Array, Parameters
-from charlm.models.stack import Buffers, Ids, PackedWeight
+from charlm.models.buffers import Buffers
+from charlm.models.packed_weight import PackedWeight
+from charlm.models.parameters import Array, Ids, Parameters
 
 Nats = NDArray[np.float64]
 Shapes = dict[str, tuple[int, ...]]
