@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "Train a model on a text.",
     "sample": "Draw new text from a model.",
     "score": "Say how probable a model finds each line of a text.",
+    "gradients": "Show how far back the gradient of a step's loss reaches.",
 }
 
 EPILOG = """\b

@@ -46,17 +46,17 @@ def gradient_norms(model: LanguageModel, inputs: Ids, targets: Ids, state: Array
     if not 0 <= back <= steps:
         raise ValueError(f"{back} steps back of {steps}")
     flow = _Flow(model, inputs)
-    states = [state]
+    states = [state]  # the last K of those that enter a step
     for step in range(steps - 1):
         flow.forward(step, states[-1])
-        states.append(flow.batch.state)
+        states = [*states, flow.batch.state][-max(back, 1) :]
     norms = np.empty((back + 1, rows, model.config.num_layers))
     flow.forward(steps - 1, states[-1])
     norms[0] = 0.0
     norms[0, :, -1] = flow.loss(targets)
     for k in range(1, back + 1):
         if k > 1:
-            flow.forward(steps - k, states[steps - k])
+            flow.forward(steps - k, states[-k])
         norms[k] = flow.backward()
     model.changed()  # the tables of its other passes were written over
     return norms
