@@ -26,7 +26,7 @@ Examples:
 For tokens of the text, drawn at random, the gradient of the token's loss is followed back: its norm in the states s of
 k steps before, |d loss<t> / d s<t-k>|, averaged over the tokens. The states are all that a step hands to the next one:
 those of all layers, of an lstm both a and c. With k = 0 it is the gradient in the top layer's output. Where the norm
-falls fast, nothing can be learnt that takes so many steps. "factor a step" is the geometric mean of the norm's change
+falls fast, what takes so many steps is hard to learn. "factor a step" is the geometric mean of the norm's change
 from one step to the next, from k = 1 on.
 
 Only tokens that have --steps tokens of their own sequence before them are drawn, so that each k is the mean of the
@@ -104,11 +104,12 @@ def gradients(positions: int | None, as_json: bool, **given: Any) -> None:
 def _report(result: Gradients) -> str:
     """The drawing, the table, and a line on clipping for each model."""
     from charlm.evaluation.chart import panels
+    from charlm.text.readers import display_name
     from charlm.workflows.gradients import points
 
     curves, across, up = points(result)
     count = max(curve.positions for curve in result.curves)
-    head = f"|d loss<t> / d s<t-k>|, mean over {count:,} tokens of {result.corpus}\n\n"
+    head = f"|d loss<t> / d s<t-k>|, mean over {count:,} tokens of {display_name(result.corpus)}\n\n"
     told = [f"{curve.name}: {_clipping(curve.clipping)}" for curve in result.curves if curve.model is not None]
     drawing = panels(curves, across, up, ascii_only=not _can_show_blocks())
     return "\n".join([head + drawing, _table(result), *told]).rstrip()

@@ -32,7 +32,7 @@ from charlm.workflows.tokenize import TextOptions
 
 STEPS, POSITIONS = 50, 512  # by default: how far back, and from how many tokens
 WARMUP = 128  # steps before, at the most, so that the states are those of the text and not of its beginning
-ROWS = 64  # tokens whose pasts are worked on side by side
+ROWS, STATE_NUMBERS = 64, 1 << 24  # tokens whose pasts are worked on side by side, but for so many numbers of states
 MOST_DECADES = 12  # of a picture
 PICTURE_SUFFIX = ".svg"
 
@@ -176,7 +176,8 @@ def points(gradients: Gradients) -> tuple[Curves, Axis, Axis]:
 
 def picture(gradients: Gradients) -> str:
     """The curves as an SVG."""
-    return svg(*points(gradients), title=f"How far back the loss of a step reaches: {Path(gradients.corpus).name}")
+    text = Path(display_name(gradients.corpus)).name
+    return svg(*points(gradients), title=f"How far back the loss of a step reaches: {text}")
 
 
 @dataclass(frozen=True)
@@ -289,9 +290,10 @@ def _measure(network: _Network, steps: int, request: GradientsRequest, on_tokens
     """The mean over tokens that are drawn, each at the end of a row of its own."""
     model, histories = network.model, network.histories
     places = histories.draw(steps, request.positions, request.seed)
+    rows = max(1, min(ROWS, STATE_NUMBERS // (steps * model.zero_state(1).size)))
     found = []
-    for first in range(0, places.size, ROWS):
-        window = histories.window(places[first : first + ROWS], WARMUP + steps + 1)
+    for first in range(0, places.size, rows):
+        window = histories.window(places[first : first + rows], WARMUP + steps + 1)
         state = model.zero_state(window.targets.size)
         found.append(gradient_norms(model, window.inputs, window.targets, state, steps))
         on_tokens(window.targets.size)

@@ -41,7 +41,7 @@ def read_tokens(path: str, loaded: LoadedModel, on_unknown: str) -> Ids:
         spool.append(text.ids[~foreign] if on_unknown == "skip" else text.ids, size)
     tokens = spool.array(size)
     if not tokens.size:
-        raise InputError(f"{display_name(path)}: is empty; give a text")
+        raise InputError(f"{display_name(path)}: empty; there is nothing to read")
     return tokens
 
 
