@@ -279,6 +279,7 @@ def model_problem(
     softmax: str = "full",
     dropout: str | None = None,
     scale: float | None = None,
+    labels: int = 0,
     seed: int = 2,
 ) -> ModelProblem:
     """A random model and batch.
@@ -286,9 +287,11 @@ def model_problem(
     Args:
         sizes: T, N, E, H, V, L; E is put to H where weights are tied.
         dropout: None, "each" (a draw for each step) or "variational" (one for all steps).
+        labels: how many; if any, three sequences begin with one, two of them with the last and one with the first.
     """
     steps, rows, inputs_size, size, symbols, layers = sizes
-    config = LanguageModelConfig(symbols, size if tied else inputs_size, size, layers, cell, activation, tied, softmax)
+    width = size if tied else inputs_size
+    config = LanguageModelConfig(symbols, width, size, layers, cell, activation, tied, softmax, labels)
     rng = np.random.default_rng(seed)
     parameters = {
         path: rng.normal(size=shape)
@@ -303,6 +306,9 @@ def model_problem(
     if rows > 2:
         inputs[0, 1] = symbols  # and one at the first step
         targets[0, :2] = -1
+    if labels:
+        inputs[0, 0] = inputs[-1, rows - 1] = symbols + labels
+        inputs[steps // 2, rows // 2] = symbols + 1
     shape = (layers, len(cells.find(cell).states), rows, size)
     draws = None
     if dropout is not None:

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from charlm import checkpoint
 from charlm.engine import decode
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.text.labels import Labels
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import SPECIAL, Vocabulary
+from charlm.workflows.label_side import LabelSide
 
 Ids = NDArray[np.int32]
 Array = NDArray[Any]
@@ -25,13 +27,15 @@ class StubModel:
     Args:
         table: (V + 1, V), the probabilities of the next token after each token, row V at a sequence's start. Or
             (V + 1, V + 1, V), given the token before the last one and the last one (V where there is none): then
-            a state that went to the wrong row shows. The latter is [before, last].
+            a state that went to the wrong row shows. The latter is [before, last]. A model that is given one of K
+            labels has K rows more (on both axes), of which one stands in place of row V.
     """
 
     def __init__(self, table: ArrayLike) -> None:
         self.table = np.asarray(table, dtype=np.float64)
         self.size = self.table.shape[-1]  # V
-        assert self.table.shape[:-1] in ((self.size + 1,), (self.size + 1, self.size + 1))
+        assert self.table.ndim in (2, 3)
+        assert min(self.table.shape[:-1]) == max(self.table.shape[:-1]) > self.size
         assert np.allclose(self.table.sum(-1), 1)
         with np.errstate(divide="ignore"):
             self._log_table = np.log(self.table)
@@ -46,7 +50,7 @@ class StubModel:
         assert state.shape == (1, 1, tokens.size, 1)
         assert tokens.ndim == 1
         self.steps += tokens.size
-        before = np.where(tokens == self.size, self.size, state[0, 0, :, 0].astype(int) + self.size)
+        before = np.where(tokens >= self.size, tokens, state[0, 0, :, 0].astype(int) + self.size)
         index = (tokens,) if self.table.ndim == 2 else (before, tokens)
         return (tokens - self.size).astype(float).reshape(state.shape), self._log_table[index]
 
@@ -90,6 +94,7 @@ def write_tiny_model(
     seed: int = 0,
     sharpness: float = 1.0,
     biases: dict[str, float] | None = None,
+    labels: dict[str, int] | None = None,
 ) -> LanguageModel:
     """Write an untrained model of one layer to ``path``.
 
@@ -98,19 +103,22 @@ def write_tiny_model(
         tokenizer: by default characters, a sequence a line.
         sharpness: what the output's weights are multiplied by; large makes some tokens far likelier than others.
         biases: added to the logits of these symbols, ``<unk>`` and ``<eos>`` among them.
+        labels: those of which the model is given one, and how many training sequences had each.
     """
     vocabulary = vocabulary_of(symbols)
-    model = LanguageModel(LanguageModelConfig(vocabulary.size, size, size, cell=cell))
+    model = LanguageModel(LanguageModelConfig(vocabulary.size, size, size, cell=cell, labels=len(labels or {})))
     model.initialise(np.random.default_rng(seed))
     model.parameters["output/w"][...] *= sharpness
     for symbol, bias in (biases or {}).items():
         model.parameters["output/b"][vocabulary.symbols.index(symbol)] += bias
     model.changed()
-    header = {
+    header: dict[str, Any] = {
         "model": model.config.to_json(),
         "vocabulary": list(vocabulary.symbols),
         "tokenizer": (tokenizer or Tokenizer()).to_json(),
     }
+    if labels:
+        header |= LabelSide(Labels(tuple(labels)), tuple(labels.values())).to_header()
     arrays = {name: model.parameters[name] for name in model.config.shapes()}
     checkpoint.save(path, header, arrays)
     return model

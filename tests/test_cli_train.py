@@ -28,7 +28,7 @@ from charlm.cli.main import main
 from charlm.cli.train import duration
 from charlm.models.language_model import LanguageModel
 from charlm.text.tokenizer import Tokenizer
-from charlm.training.loop import Trainer
+from charlm.training.language_task import LanguageTask
 from charlm.workflows.model_files import load_model
 from charlm.workflows.train_plan import TRAINING_STATE
 from tests.known_source import MarkovSource
@@ -261,7 +261,7 @@ def test_no_durations(text: str) -> None:
 
 
 def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "validation_nats", lambda trainer: 2.0)
+    monkeypatch.setattr(LanguageTask, "validation_nats", lambda trainer: 2.0)
     result = train("text.txt", "-o", "m.npz", "--patience", 2, "--epochs", 99, "--schedule", "plateau")
     assert "no improvement in 2 validations: " in result.stderr
 

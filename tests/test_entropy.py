@@ -12,7 +12,7 @@ from charlm.text.vocabulary import EOS_ID
 from charlm.units import nats_to_bits
 from charlm.workflows.model_files import LoadedModel, load_model
 from charlm.workflows.train import run
-from charlm.workflows.train_plan import TrainRequest
+from charlm.workflows.train_request import TrainRequest
 from tests.known_source import MarkovSource
 from tests.test_training import Watcher
 

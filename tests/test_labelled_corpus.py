@@ -55,11 +55,12 @@ def test_a_stream_and_its_labels(tmp_path: Path) -> None:
     assert train.first_inputs is not None
     assert train.first_inputs.dtype == np.int32
     assert train.first_inputs.tolist() == [12, 13, 12, 12]  # V is 11; V itself is the zero vector
+    assert train.label_counts == (3, 1)
 
 
 def test_without_labels_the_zero_vector_begins(tmp_path: Path) -> None:
     train, _ = load(write(tmp_path / "names.tsv", NAMES), LINES)
-    assert (train.labels, train.label_ids, train.first_inputs) == (None, None, None)
+    assert (train.labels, train.label_ids, train.first_inputs, train.label_counts) == (None, None, None, ())
 
 
 def test_words(tmp_path: Path) -> None:

@@ -178,20 +178,26 @@ def test_dropout_leaves_nothing_of_what_it_drops() -> None:
 # Look-up
 
 
-def test_embedding_and_its_reverse() -> None:
+@pytest.mark.parametrize("labels", [0, 3])
+def test_embedding_and_its_reverse(labels: int) -> None:
+    """The ids of the table: tokens, the zero vector, labels; what lies beyond is zero too."""
     rng = np.random.default_rng(3)
-    embedding, ids = rng.normal(size=(V, E)), np.array([4, 0, V - 1, V, V + 5, 9], np.int32)
+    embedding, label_embedding = rng.normal(size=(V, E)), rng.normal(size=(labels, E))
+    table = np.concatenate([embedding, np.zeros((1, E)), label_embedding, np.zeros((9, E))])
+    ids = np.array([4, 0, V - 1, V, V + 5, 9, V + 1, V + 3], np.int32)
     rows = np.full((1, ids.size, E), np.nan)
-    layers.embed_rows(embedding, ids, rows, 0, ids.size)
-    assert same_bits(rows[0, [0, 1, 2, 5]], embedding[[4, 0, V - 1, 9]])
-    assert not rows[0, [3, 4]].any()
-    d_rows, d_embedding = rng.normal(size=rows.shape), rng.normal(size=(V, E))
-    before = d_embedding.copy()
-    layers.add_to_embedding(d_rows, ids, d_embedding, 0, ids.size)
-    for i, row in enumerate(ids):
-        if row < V:
-            before[row] += d_rows[0, i]
-    assert same_bits(d_embedding, before)
+    layers.embed_rows(embedding, label_embedding, ids, rows, 1, ids.size)
+    assert np.isnan(rows[0, 0]).all()
+    layers.embed_rows(embedding, label_embedding, ids, rows, 0, 1)
+    assert same_bits(rows[0], table[ids])
+    d_rows = rng.normal(size=rows.shape)
+    d_embedding, d_label_embedding = rng.normal(size=(V, E)), rng.normal(size=(labels, E))
+    expected = np.concatenate([d_embedding, np.zeros((1, E)), d_label_embedding, np.zeros((9, E))])
+    expected[ids] += d_rows[0]
+    for low, high in ((3, ids.size), (0, 3)):
+        layers.add_to_embedding(d_rows, ids, d_embedding, d_label_embedding, low, high)
+    assert same_bits(d_embedding, expected[:V])
+    assert same_bits(d_label_embedding, expected[V + 1 : V + 1 + labels])
 
 
 def test_table_and_its_reverse() -> None:

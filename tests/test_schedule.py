@@ -10,6 +10,7 @@ import pytest
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.text.batches import Batches
 from charlm.training import defaults
+from charlm.training.language_task import LanguageTask
 from charlm.training.loop import StepDone, Trainer, Validated
 from charlm.training.options import TrainingOptions
 from charlm.training.schedule import FINAL_FRACTION, rate_factor
@@ -23,7 +24,8 @@ def trainer(**options: object) -> Trainer:
     tokens = np.random.default_rng(1).integers(1, SYMBOLS, TOKENS).astype(np.uint8)
     batches = Batches(tokens, vocabulary_size=SYMBOLS, streams=4, bptt=5, shuffle=False, seed=0)
     values = {"batch_size": 4, "bptt": 5, "epochs": 4, "lr": 0.1, "valid_interval": 5, **options}
-    return Trainer(model, batches, TrainingOptions(**values))  # type: ignore[arg-type]
+    chosen = TrainingOptions(**values)  # type: ignore[arg-type]
+    return Trainer(LanguageTask(model, batches, chosen), chosen)
 
 
 def rates(run: Trainer) -> list[float]:
@@ -76,8 +78,8 @@ def test_the_nearer_end_counts() -> None:
 def test_plateau_halves_after_each_validation_without_improvement(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.0])
     run = trainer(schedule="plateau")
-    run._validation = lambda: iter(())
-    monkeypatch.setattr(Trainer, "validation_nats", lambda trainer: next(losses))
+    run.task.has_validation = True
+    monkeypatch.setattr(LanguageTask, "validation_nats", lambda trainer: next(losses))
     events = list(run.run())
     assert [event.improved for event in events if isinstance(event, Validated)] == [True, True, False, False]
     found = [event.lr for event in events if isinstance(event, StepDone)]

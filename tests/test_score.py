@@ -22,7 +22,8 @@ from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK_ID
 from charlm.workflows import scoring_batches
 from charlm.workflows.model_files import LoadedModel, load_model
-from charlm.workflows.score import UNLEARNT, Scorer, Sentences, Summary, Tokens
+from charlm.workflows.score import UNLEARNT, Scorer
+from charlm.workflows.score_results import Sentences, Summary, Tokens
 from charlm.workflows.scoring_batches import line_windows
 from tests.stub_model import StubModel, vocabulary_of, write_tiny_model
 

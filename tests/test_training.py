@@ -16,6 +16,7 @@ from charlm import checkpoint
 from charlm.errors import TrainingError
 from charlm.models.language_model import LanguageModel
 from charlm.training import defaults, loop
+from charlm.training.language_task import LanguageTask
 from charlm.training.loop import RolledBack, StepDone, Trainer, Validated
 from charlm.training.optimiser import Optimiser
 from charlm.training.options import TrainingOptions
@@ -23,7 +24,8 @@ from charlm.training.state import Progress, Window
 from charlm.workflows.model_files import load_model
 from charlm.workflows.tokenize import TextOptions
 from charlm.workflows.train import TrainResult, run
-from charlm.workflows.train_plan import TRAINING_STATE, Plan, TrainRequest, resume_path
+from charlm.workflows.train_plan import TRAINING_STATE, Plan
+from charlm.workflows.train_request import TrainRequest, resume_path
 from tests.known_source import MarkovSource
 from tests.stub_model import write_tiny_model
 
@@ -51,7 +53,7 @@ class Watcher:
         self.steps.append(event)
         self.wanted |= self.stop(trainer.state.progress.step, False)
 
-    def validated(self, event: Validated, trainer: Trainer, sample: str) -> None:
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
         self.validations.append(event)
         self.wanted |= self.stop(trainer.state.progress.step, True)
 
@@ -207,11 +209,11 @@ def test_the_best_weights_are_kept(corpus: str, tmp_path: Path, monkeypatch: pyt
     losses = iter([2.0, 1.0, 1.5, 1.0, 3.0])
     seen = []
 
-    def validation_nats(trainer: Trainer) -> float:
-        seen.append({path: view.tobytes() for path, view in trainer.model.parameters.items()})
+    def validation_nats(task: LanguageTask) -> float:
+        seen.append({path: view.tobytes() for path, view in task.model.parameters.items()})
         return next(losses)
 
-    monkeypatch.setattr(Trainer, "validation_nats", validation_nats)
+    monkeypatch.setattr(LanguageTask, "validation_nats", validation_nats)
     begun = request(corpus, tmp_path / "model.npz", epochs=5)
     watcher = Watcher()
     assert run(begun, watcher).best_valid_nats == 1.0
@@ -226,7 +228,7 @@ def test_the_best_weights_are_kept(corpus: str, tmp_path: Path, monkeypatch: pyt
 
 def test_patience(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([2.0, 1.0, 1.5, 1.4, 1.3])
-    monkeypatch.setattr(Trainer, "validation_nats", lambda trainer: next(losses))
+    monkeypatch.setattr(LanguageTask, "validation_nats", lambda trainer: next(losses))
     result = run(request(corpus, tmp_path / "model.npz", epochs=50, patience=3, schedule="plateau"), Watcher())
     assert (result.epochs, result.reason) == (5, "no improvement in 3 validations")
 
@@ -387,8 +389,8 @@ def test_nothing_learnt_is_no_model(corpus: str, tmp_path: Path, poisoned: Calla
 def test_a_validation_that_is_not_finite_is_a_divergence(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = Trainer.validation_nats, iter([math.nan, 0, math.inf, *[0] * 99])
-    monkeypatch.setattr(Trainer, "validation_nats", lambda trainer: next(calls) or original(trainer))
+    original, calls = LanguageTask.validation_nats, iter([math.nan, 0, math.inf, *[0] * 99])
+    monkeypatch.setattr(LanguageTask, "validation_nats", lambda trainer: next(calls) or original(trainer))
     begun = request(corpus, tmp_path / "model.npz")
     watcher = Watcher()
     result = run(begun, watcher)
@@ -484,4 +486,4 @@ def test_rolled_back_event_has_the_numbers(corpus: str, tmp_path: Path, poisoned
     events = [event for event, _ in zip(watcher.trainer.run(), range(6), strict=False)]
     rollbacks = [event for event in events if isinstance(event, RolledBack)]
     assert [(one.step, one.back_to_step, one.lr) for one in rollbacks] == [(4, 0, 0.04), (1, 0, 0.01)]
-    assert all(one.chunk is not None and one.chunk.targets.shape == (8, 4) for one in rollbacks)
+    assert all(one.example is not None and one.example.targets.shape == (8, 4) for one in rollbacks)

@@ -26,10 +26,14 @@ Examples:
   charlm sample names.npz -n 10 --novel names.txt     ten that are not in the training text
   charlm sample names.npz --beam 50 -n 5 --log-prob   about the five likeliest lines there are
   charlm sample book.npz --prompt "Once upon" --temperature 0.8 --max-length 2000
+  charlm sample towns.npz --label Wyllin -n 10        ten of a kind (train --condition label)
 
 A sample begins with the prompt and ends where the model ends its line, paragraph or file, or after --max-length
 tokens. Each is followed by a line break, paragraphs and files also by an empty line if another comes; the bytes of a
 byte model of files are written as they are, with nothing added.
+
+A model that was trained with --condition label writes what a label asks for, and needs --label. Its --novel corpus is
+label<TAB>text like its training text; a text that stands there is refused, whatever its label.
 
 --temperature acts first, then --top-k, then --top-p. The unknown token is not drawn, the others share its
 probability: see --allow-unk. A sample is never empty. Sample i of a --seed is the same text for any -n and --threads.
@@ -41,15 +45,17 @@ short. For a model of files, which would end at once, it looks for the likeliest
 --top-k, --top-p and --allow-unk say: what score says of the same text. In models of paragraphs and files the line
 break is then written \\n and the backslash \\\\.
 
---json gives index, text, tokens, prompt_tokens (how many are the prompt's), log_prob_nats, prompt_log_prob_nats (the
-prompt's part of it), ended ("eos" or "length"), seed (null where nothing is random) and refused (draws that --novel
-refused before this one; null without it). The bytes of a byte model are U+0000 to U+00FF there.
+--json gives index, label (null for a model without), text, tokens, prompt_tokens (how many are the prompt's),
+log_prob_nats, prompt_log_prob_nats (the prompt's part of it), ended ("eos" or "length"), seed (null where nothing is
+random) and refused (draws that --novel refused before this one; null without it). The bytes of a byte model are
+U+0000 to U+00FF there.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("model", metavar="MODEL")
 @click.option("-n", "--num-samples", "count", type=click.IntRange(min=1), default=1, metavar="N", help="How many.")
+@click.option("--label", metavar="NAME", help="What to write, for a model that was trained with labels: one of them.")
 @click.option("--prompt", metavar="TEXT", help="Begin with this text.")
 @click.option("--prompt-file", metavar="FILE", help="Begin with the text of this file, - for standard input.")
 @click.option(
@@ -130,7 +136,7 @@ def sample(
     tells_seed = request.is_random and seed is None and sys.stderr.isatty()
     in_pieces = False
     refused = 0
-    for event in run(loaded.model, loaded.vocabulary, tokenizer, request):
+    for event in run(loaded.model, loaded.vocabulary, tokenizer, request, loaded.labels):
         if tells_seed:  # not before: the prompt may have been refused
             tells_seed = False
             click.echo(f"--seed {request.seed} repeats this", err=True)
@@ -160,6 +166,7 @@ def _json(sample: Sample, seed: int | None) -> str:
     return json.dumps(
         {
             "index": sample.index,
+            "label": sample.label,
             "text": sample.text,
             "tokens": sample.tokens,
             "prompt_tokens": sample.prompt_tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,16 @@ from charlm.cli.progress import announce_compilation
 from charlm.units import LOG_BASES, from_nats
 
 if TYPE_CHECKING:
-    from charlm.workflows.score import Sentences, Summary, Tokens
-    from charlm.workflows.scoring_batches import Nats
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from charlm.workflows.label_scoring import PriorName
+    from charlm.workflows.score_results import LabelScores, Nats, Sentences, Summary, Tokens
 
 TINY = 5e-7  # up to here a number is shown as 0.000000, which needs no sign
 NULL = "null"
 LINES_AT_ONCE = 4096  # of output
+PRIORS_SHOWN = 8  # labels whose prior the summary for people names
 # A line is put together from a template: json.dumps of an object would take five times as long.
 _json_text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -31,6 +35,7 @@ Examples:
   charlm score model.npz test.txt --per corpus   only that: perplexity, bits per character ...
   echo "the apple and pear salad" | charlm score model.npz --per token --log-base 2
   charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the likeliest hypothesis
+  charlm score towns.npz names.txt --label all | cut -f4-6   the label of each line, and how sure
 
 --per sentence prints four columns with tabs between: log_prob, tokens, unknowns, text. A line of output answers each
 line of input, empty ones too, in order. tokens counts the end of the line, which is scored as well: log_prob / tokens
@@ -44,6 +49,13 @@ model's training text was cut: a model of paragraphs scores whole paragraphs, an
 of files scores the whole text as one sequence. With --per sentence and --per token each line is a sequence of its own
 for every model. A model of lines gives the same summary in all three ways; blank lines count, though train skips them.
 
+A model that was trained with --condition label needs --label NAME, under which it scores every line, or --label all.
+The latter finds the most probable label of each line by Bayes' rule: P(label | text) = P(label) P(text | label) /
+P(text). --per sentence then prints six columns: log_prob, tokens, unknowns, label, posterior, text; posterior is
+P(label | text). log_prob, there and in --per token, and the summary are those of the text whatever its label: P(text)
+= the sum over all labels of P(label) P(text | label). P(label), the prior, is the label's share of the training text,
+or with --prior uniform the same for each; the summary states it.
+
 Nothing of one line reaches the next: a line's score depends neither on the other lines nor on their order.
 
 In the summary, tokens are what was scored, ends of sequences included; perplexity excluding unknowns leaves them out
@@ -52,14 +64,16 @@ of both the sum and the count. Characters and words are those of the text as it 
 words compare.
 
 --exclude-unk leaves unknown tokens out of the columns log_prob and tokens; --per token then shows NA (in JSON null)
-for their log_prob. The summary does not change. --on-unknown skip changes the sequence itself: the model does not see
-the token. Either way the column unknowns, and the summary, count them. The word <unk> in a text is the model's own
-symbol: it counts as unknown, but is no error and is not skipped.
+for their log_prob. The summary and the posteriors do not change. --on-unknown skip changes the sequence itself: the
+model does not see the token. Either way the column unknowns, and the summary, count them. The word <unk> in a text is
+the model's own symbol: it counts as unknown, but is no error and is not skipped.
 
 --json prints an object a line, with the columns' names as keys, and one for the summary with the keys sentences,
 tokens, unknowns, characters, words, log_prob_nats, nats_per_token, bits_per_token, bits_per_character, bits_per_word,
-perplexity, perplexity_excluding_unknowns. A number that does not exist or is infinite is null. The bytes of a model of
-bytes are U+0000 to U+00FF there; in columns the text is written as the bytes it was.
+perplexity, perplexity_excluding_unknowns; with --label also label. With --label all, a line has log_probs and
+posteriors too, log P(text | label) and P(label | text) of every label, and the summary has the prior. A number that
+does not exist or is infinite is null. The bytes of a model of bytes are U+0000 to U+00FF there; in columns the text is
+written as the bytes it was.
 """
 
 
@@ -78,6 +92,12 @@ bytes are U+0000 to U+00FF there; in columns the text is written as the bytes it
     type=click.Choice(list(LOG_BASES)),
     default="e",
     help="Of log_prob: nats, bits, or as n-gram tools have it. The summary names its units.",
+)
+@click.option("--label", metavar="NAME|all", help="For a model that was trained with labels: which one the text has.")
+@click.option(
+    "--prior",
+    type=click.Choice(["training", "uniform"]),
+    help="How probable --label all takes each label to be before it sees the text.  [default: training]",
 )
 @click.option("--exclude-unk", "exclude", is_flag=True, help="Leave what unknown tokens cost out of log_prob.")
 @click.option(
@@ -99,6 +119,8 @@ def score(
     text: str,
     per: str,
     base: str,
+    label: str | None,
+    prior: PriorName | None,
     exclude: bool,
     on_unknown: str,
     as_json: bool,
@@ -129,12 +151,16 @@ def score(
         on_unknown=on_unknown,
         exclude_unknowns=exclude,
         warn=lambda message: bar.write(f"charlm: warning: {message}", file=sys.stderr),
+        label=label,
+        prior=prior,
     )
     with bar:
         if per == "sentence":
             encoding = "latin-1" if loaded.tokenizer.level == "byte" and not as_json else "utf-8"
+            names = () if loaded.labels is None else loaded.labels.names
+            rows = _sentence_objects if as_json else _sentence_rows
             for sentences in scorer.sentences(text):
-                _write(_sentence_objects(sentences, base) if as_json else _sentence_rows(sentences, base), encoding)
+                _write(rows(sentences, base, names), encoding)
                 bar.update(len(sentences.texts))
         elif per == "token":
             for tokens in scorer.tokens(text):
@@ -155,16 +181,47 @@ def _write(lines: Iterable[str], encoding: str = "utf-8") -> None:
     sys.stdout.buffer.flush()
 
 
-def _sentence_rows(sentences: Sentences, base: str) -> Iterable[str]:
+def _sentence_rows(sentences: Sentences, base: str, names: Sequence[str]) -> Iterable[str]:
+    """A row of columns for each line; ``names`` are those of the labels."""
     numbers = _numbers(sentences.log_probs_nats, base)
-    columns = zip(numbers, sentences.tokens, sentences.unknowns, sentences.texts, strict=True)
-    return map("%s\t%d\t%d\t%s\n".__mod__, columns)
+    counts = zip(numbers, sentences.tokens, sentences.unknowns, strict=True)
+    first = map("%s\t%d\t%d\t".__mod__, counts)
+    if sentences.labels is None:
+        return map("%s%s\n".__mod__, zip(first, sentences.texts, strict=True))
+    chosen, posteriors = _likeliest(sentences.labels)
+    labels = map(names.__getitem__, chosen.tolist())
+    return map("%s%s\t%.6f\t%s\n".__mod__, zip(first, labels, posteriors.tolist(), sentences.texts, strict=True))
 
 
-def _sentence_objects(sentences: Sentences, base: str) -> Iterable[str]:
+def _sentence_objects(sentences: Sentences, base: str, names: Sequence[str]) -> Iterable[str]:
+    """A JSON object for each line; ``names`` are those of the labels."""
     numbers = _json_numbers(sentences.log_probs_nats, base)
-    columns = zip(numbers, sentences.tokens, sentences.unknowns, map(_json_text, sentences.texts), strict=True)
-    return map('{"log_prob": %s, "tokens": %d, "unknowns": %d, "text": %s}\n'.__mod__, columns)
+    counts = zip(numbers, sentences.tokens, sentences.unknowns, strict=True)
+    first = map('{"log_prob": %s, "tokens": %d, "unknowns": %d, '.__mod__, counts)
+    texts = map(_json_text, sentences.texts)
+    if sentences.labels is None:
+        return map('%s"text": %s}\n'.__mod__, zip(first, texts, strict=True))
+    keys = [_json_text(name) for name in names]
+    chosen, posteriors = _likeliest(sentences.labels)
+    columns = zip(
+        first, map(keys.__getitem__, chosen.tolist()), _json_values(posteriors),
+        _json_label_objects(keys, from_nats(sentences.labels.log_probs_nats, base)),
+        _json_label_objects(keys, sentences.labels.posteriors), texts, strict=True,
+    )  # fmt: skip
+    template = '%s"label": %s, "posterior": %s, "log_probs": %s, "posteriors": %s, "text": %s}\n'
+    return map(template.__mod__, columns)
+
+
+def _likeliest(scores: LabelScores) -> tuple[NDArray[np.intp], Nats]:
+    """The most probable label of each line, and its probability; (lines,)."""
+    chosen = scores.likeliest
+    return chosen, scores.posteriors.max(axis=1)
+
+
+def _json_label_objects(keys: Sequence[str], values: Nats) -> Iterator[str]:
+    """An object of the labels' values (lines, K) for each line."""
+    for row in values:
+        yield "{" + ", ".join(map("%s: %s".__mod__, zip(keys, _json_values(row), strict=True))) + "}"
 
 
 def _token_rows(tokens: Tokens, base: str) -> Iterable[str]:
@@ -202,7 +259,11 @@ def _numbers(nats: Nats, base: str) -> Iterator[str]:
 
 def _json_numbers(nats: Nats, base: str) -> Iterator[str]:
     """Log probabilities in JSON, which cannot hold all of them."""
-    return (repr(number) if math.isfinite(number) else NULL for number in from_nats(nats, base).tolist())
+    return _json_values(from_nats(nats, base))
+
+
+def _json_values(values: Nats) -> Iterator[str]:
+    return (repr(number) if math.isfinite(number) else NULL for number in values.tolist())
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -234,8 +295,19 @@ def _table(summary: Summary) -> str:
         ("perplexity", _figure(summary.perplexity), "per token, including unknowns"),
         ("", _figure(summary.perplexity_excluding_unknowns), "per token, excluding unknowns"),
     ]
+    rows = [*_label_rows(summary), *rows]
     width = max(len(number) for _, number, _ in rows)
     return "\n".join(f"{name:<17}{number:>{width}}  {remark}".rstrip() for name, number, remark in rows)
+
+
+def _label_rows(summary: Summary) -> list[tuple[str, str, str]]:
+    """What the summary says of labels, if it does."""
+    if summary.prior is None:
+        return [] if summary.label is None else [("label", "", summary.label)]
+    count = len(summary.prior)
+    shares = [f"{name} {share:.2%}" for name, share in islice(summary.prior.items(), PRIORS_SHOWN)]
+    shown = ", ".join(shares) + (f" and {count - PRIORS_SHOWN} more" if count > PRIORS_SHOWN else "")
+    return [("label", "", f"every one of {count}"), ("prior", "", f"{summary.prior_name}: {shown}")]
 
 
 def _figure(value: float | None) -> str:

@@ -163,7 +163,7 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     CORPUS is a text in UTF-8 (also .gz), - for standard input, or what `charlm tokenize -o` wrote.
     """
     from charlm.workflows.tokenize import TextOptions
-    from charlm.workflows.train_plan import TrainRequest
+    from charlm.workflows.train_request import TrainRequest
 
     names = SECTIONS["Text"][:6]
     request = TrainRequest(

@@ -15,11 +15,11 @@ from charlm.units import nats_to_bits, perplexity
 if TYPE_CHECKING:
     from charlm.training.loop import StepDone, Trainer, Validated
     from charlm.workflows.train import TrainResult
-    from charlm.workflows.train_plan import Plan, TrainRequest
+    from charlm.workflows.train_plan import Plan
+    from charlm.workflows.train_request import TrainRequest
 
 REFRESH_STEPS_PER_SECOND = 10
 SAMPLE_LINES, SAMPLE_WIDTH = 4, 100
-OPTION_NAMES = {"time_seconds": "time"}
 
 
 def unit_of(level: str) -> Callable[[float], str]:
@@ -68,7 +68,7 @@ class TrainingView:
         from tqdm import tqdm
 
         self.begun = True
-        self.show_loss = unit_of(plan.train.tokenizer.level)
+        self.show_loss = unit_of(plan.material.unit)
         if self.quiet:
             return
         self._show_plan(plan, trainer)
@@ -86,27 +86,23 @@ class TrainingView:
         )
 
     def _show_plan(self, plan: Plan, trainer: Trainer) -> None:
-        config, counts = plan.config, plan.train.counts
+        from charlm.workflows.train_request import option_name
+
+        config = plan.config
+        for number, line in enumerate(plan.material.described()):
+            self._line(f"{'      ' if number else 'text: '}{line}")
         layers = "1 layer" if config.num_layers == 1 else f"{config.num_layers} layers"
-        held = f", {plan.valid.tokens.size:,} held out" if plan.valid is not None else ", none held out"
-        share = f", {counts.unknown_rate:.2%} unknown" if counts.unknowns else ""
-        self._line(
-            f"text: {plan.train.tokens.size:,} tokens in {counts.sequences:,} sequences{held}; "
-            f"{config.vocabulary_size:,} symbols{share}"
-        )
-        if counts.blank_lines:
-            self._line(f"      {counts.blank_lines:,} blank lines skipped")
         self._line(
             f"model: {config.cell}, {layers} of {config.hidden_size}, embedding {config.embedding_size}: "
-            f"{trainer.model.parameters.count:,} parameters"
+            f"{trainer.state.parameters.count:,} parameters"
         )
         if plan.chosen:
             self._line("chosen for you:")
-            width = max(len(name) for name in plan.chosen)
+            width = max(len(option_name(name)) for name in plan.chosen)
             for name, (value, reason) in plan.chosen.items():
-                option = OPTION_NAMES.get(name, name).replace("_", "-")
+                option = option_name(name)
                 shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-                self._line(f"  --{option:{width}}  {shown!s:8}  {reason}")
+                self._line(f"  {option:{width}}  {shown!s:8}  {reason}")
         progress = trainer.state.progress
         if progress.step:
             self._line(f"going on at step {progress.step:,} of {trainer.total_steps or 'a time limit'}")
@@ -127,25 +123,25 @@ class TrainingView:
         )
         self.bar.update(0)
 
-    def validated(self, event: Validated, trainer: Trainer, sample: str) -> None:
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
         """A line, and a little text."""
         if self.quiet:
             return
-        progress = trainer.state.progress
-        epoch = progress.epoch + progress.chunk / trainer.batches.steps_per_epoch
         judged = event.train_nats if event.valid_nats is None else event.valid_nats
         kind = "training" if event.valid_nats is None else "validation"
         self.valid = f"  {kind} {judged:.3f}"
         mark = "best so far, saved" if event.improved else "no better"
-        self._line(f"epoch {epoch:.1f}  {kind} {self.show_loss(judged)}, training {event.train_nats:.3f}: {mark}")
-        lines = sample.splitlines()[:SAMPLE_LINES] or [""]
+        self._line(
+            f"epoch {trainer.epoch:.1f}  {kind} {self.show_loss(judged)}, training {event.train_nats:.3f}: {mark}"
+        )
+        lines = glimpse.splitlines()[:SAMPLE_LINES] or [""]
         for line in lines:
             shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
             self._line(click.style(f"    {shown[:SAMPLE_WIDTH]}", dim=True))
 
     def finished(self, result: TrainResult, request: TrainRequest) -> None:
         """The end, and what to do next."""
-        from charlm.workflows.train_plan import resume_path
+        from charlm.workflows.train_request import resume_path
 
         if self.bar is not None:
             self.bar.close()

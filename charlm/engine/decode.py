@@ -43,7 +43,8 @@ class Weights(NamedTuple):
     """A model's weights as `generate` takes them; products' weights are packed (see `matmul`).
 
     Attributes:
-        table: (1, V + 1, C): the first layer's input projection of each id; (1, 0, C) if there is none.
+        table: (1, V + 1 + K, C): the first layer's input projection of each id, of K labels too; (1, 0, C) if there is
+            none.
         embedding: (V, E), for want of a table.
         w_x_0: (E, C) packed.
         w_x: (L - 1, ...), each (H, C) packed.
@@ -252,7 +253,8 @@ def _generate(
         if w.table.shape[1] > 0:
             look_up(w.table, room.tokens, room.pre, low, high)
         else:
-            embed_rows(w.embedding, room.tokens[0], room.embedded, low, high)
+            # No label is ever drawn.
+            embed_rows(w.embedding, w.embedding[:0], room.tokens[0], room.embedded, low, high)
             multiply(room.embedded, 0, 0, width, w.w_x_0, room.pre, 0, 0, columns, 1, low, high, BIAS, w.b[0])
         for layer in range(layers):
             if layer > 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,34 @@ Types = tuple[Any, ...]  # Numba's, of a kernel's arguments
 Needs = set[tuple[str, Types]]  # names and types of the kernels that another one calls by their symbols
 
 
+class _Watch:
+    """Adds up the time in which at least one thread compiles or loads a kernel."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy = 0  # threads, and kernels within kernels
+        self._since = self._seconds = 0.0
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._busy == 0:
+                self._since = time.perf_counter()
+            self._busy += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._busy -= 1
+            if self._busy == 0:
+                self._seconds += time.perf_counter() - self._since
+
+    def seconds(self) -> float:
+        with self._lock:
+            return self._seconds + (time.perf_counter() - self._since if self._busy else 0.0)
+
+
+_watch = _Watch()
+
+
 class Kernel(CPUDispatcher):
     """A function that is compiled when it is first called with arguments of certain types.
 
@@ -100,9 +129,11 @@ class Kernel(CPUDispatcher):
         """Compile for a tuple of types, or load what was compiled before. Numba's name for it."""
         open_needs = self._open_needs()
         open_needs.append(set())
+        _watch.begin()
         try:
             entry_point = super().compile(sig)
         finally:
+            _watch.end()
             found = open_needs.pop()
         kinds = _types_of(sig)
         needs = self._needs.setdefault(kinds, found)
@@ -222,3 +253,8 @@ def on_compilation(begin: Callable[[str], None], end: Callable[[], None] = lambd
 def kernel_count() -> int:
     """How many kernels there are in the modules that were imported."""
     return len(Kernel.by_name)
+
+
+def compilation_seconds() -> float:
+    """How long this process has spent until now compiling kernels, or loading compiled ones."""
+    return _watch.seconds()

@@ -15,18 +15,20 @@ LANES = 16  # partial sums of a row: one vector of float32
 
 
 @kernel
-def embed_rows(embedding: Any, ids: Any, rows: Any, low: int, high: int) -> None:
-    """Copy the embedding of each id ``low`` .. ``high``; an id beyond the table (the start of a sequence) is zero.
+def embed_rows(embedding: Any, label_embedding: Any, ids: Any, rows: Any, low: int, high: int) -> None:
+    """Copy the embedding of each id ``low`` .. ``high``: a token's; from V + 1 on, a label's; any other is zero.
 
     Args:
         embedding: (V, E).
+        label_embedding: (K, E), the rows of the ids V + 1 .. V + K; V itself is the zero vector.
         ids: (U,), int32.
         rows: OUT, (1, U, E).
     """
+    symbols, labels = embedding.shape[0], label_embedding.shape[0]
     for i in range(low, high):
-        row = rows[0, i]
-        if ids[i] < embedding.shape[0]:
-            source = embedding[ids[i]]
+        row, label = rows[0, i], ids[i] - (symbols + 1)
+        if label < -1 or 0 <= label < labels:
+            source = embedding[ids[i]] if label < 0 else label_embedding[label]
             for j in range(row.size):
                 row[j] = source[j]
         else:
@@ -35,17 +37,20 @@ def embed_rows(embedding: Any, ids: Any, rows: Any, low: int, high: int) -> None
 
 
 @kernel
-def add_to_embedding(d_rows: Any, ids: Any, d_embedding: Any, low: int, high: int) -> None:
+def add_to_embedding(d_rows: Any, ids: Any, d_embedding: Any, d_label_embedding: Any, low: int, high: int) -> None:
     """The reverse of `embed_rows`: ids are distinct, so threads may share them; the zero vector learns nothing.
 
     Args:
         d_rows: (1, U, E).
         ids: (U,), int32.
         d_embedding: ACCUMULATED, (V, E).
+        d_label_embedding: ACCUMULATED, (K, E).
     """
+    symbols, labels = d_embedding.shape[0], d_label_embedding.shape[0]
     for i in range(low, high):
-        if ids[i] < d_embedding.shape[0]:
-            target, source = d_embedding[ids[i]], d_rows[0, i]
+        source, label = d_rows[0, i], ids[i] - (symbols + 1)
+        if label < -1 or 0 <= label < labels:
+            target = d_embedding[ids[i]] if label < 0 else d_label_embedding[label]
             for j in range(target.size):
                 target[j] += source[j]
 
@@ -305,3 +310,38 @@ def scatter_add(d_rows: Any, t: Any, n: Any, d_hidden: Any, first: int, last: in
         target, source = d_hidden[t[i], n[i]], d_rows[0, i]
         for j in range(target.size):
             target[j] += source[j]
+
+
+@kernel
+def turn(source: Any, lengths: Any, target: Any, low: int, high: int) -> None:
+    """Each row's last ``lengths[n]`` steps in reverse order; what is before them is zero. Its own reverse.
+
+    Args:
+        source: (T, N, H).
+        lengths: (N,), int64, at most T.
+        target: OUT, (T, N, H).
+    """
+    steps = source.shape[0]
+    for n in range(low, high):
+        first = steps - lengths[n]
+        for t in range(steps):
+            to = target[t, n]
+            if t < first:
+                for j in range(to.size):
+                    to[j] = 0
+            else:
+                values = source[steps - 1 - (t - first), n]
+                for j in range(to.size):
+                    to[j] = values[j]
+
+
+@kernel
+def turn_add(source: Any, lengths: Any, target: Any, low: int, high: int) -> None:
+    """As `turn`, but ``target`` is ADDED TO."""
+    steps = source.shape[0]
+    for n in range(low, high):
+        first = steps - lengths[n]
+        for t in range(first, steps):
+            to, values = target[t, n], source[steps - 1 - (t - first), n]
+            for j in range(to.size):
+                to[j] += values[j]

@@ -2,6 +2,13 @@
 
 P(sequence) = product over its tokens, then EOS, of softmax(a<t> W_y + b_y): the first step's input is the zero vector,
 so no begin-of-sentence token is needed. State goes in and comes out: nothing is remembered between calls.
+
+A model that is given a label, one of K, has an embedding of labels. That of the sequence's label is then the first
+step's input, so P(sequence | label) is one product too: one to many. Ids of inputs, V tokens:
+
+    0 .. V - 1     a token
+    V              the zero vector; a sequence begins
+    V + 1 + k      label k; a sequence begins
 """
 
 from __future__ import annotations
@@ -15,9 +22,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from charlm.engine import decode
 from charlm.engine.threads import Task, Team, share
-from charlm.models.parameters import Array, Parameters
+from charlm.models.buffers import Buffers
+from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.softmax import AdaptiveSoftmax, Output, Softmax
-from charlm.models.stack import Batch, Buffers, Ids, Stack, StackConfig, initialise
+from charlm.models.stack import Batch, Stack, StackConfig, initialise
 
 State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabilities (N, V) of what comes next
 Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
@@ -37,6 +45,7 @@ class LanguageModelConfig(StackConfig):
 
     tie_weights: bool = False
     softmax: str = "full"  # one of SOFTMAXES
+    labels: int = 0  # K; a model of none is not given any
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Paths and shapes of the parameters, matrices first."""
@@ -46,6 +55,8 @@ class LanguageModelConfig(StackConfig):
         else:
             output = Softmax.shapes(*sizes, tied=self.tie_weights)
         matrices = {path: shape for path, shape in output.items() if len(shape) > 1}
+        if self.labels:
+            matrices["label_embedding"] = (self.labels, self.embedding_size)
         return matrices | super().shapes() | {path: shape for path, shape in output.items() if len(shape) == 1}
 
     def to_json(self) -> dict[str, Any]:
@@ -80,9 +91,12 @@ class LanguageModel:
         return Softmax(sizes, config.tie_weights, *arrays)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        """Draw the weights; at the start every token is about equally likely."""
+        """Draw the weights; at the start every token is about equally likely, whatever the label."""
         initialise(self.config, self.parameters, rng)
-        self.output.initialise(rng)
+        self.output.initialise(rng, self.stack.cell.output_rms)
+        if self.config.labels:  # last: the other weights are those of a model without
+            label_embedding = self.parameters["label_embedding"]
+            label_embedding[...] = rng.standard_normal(label_embedding.shape)
         self.changed()
 
     def changed(self) -> None:
@@ -165,7 +179,7 @@ class LanguageModel:
         """The log probability of each target.
 
         Args:
-            inputs: (T, N); the id V begins a sequence: the state is zero from there on.
+            inputs: (T, N); an id of V or more begins a sequence: the state is zero from there on.
             targets: (T, N), -1 where nothing is predicted.
             state: (L, S, N, H) before the first step; replaced by that after the last.
 
@@ -193,7 +207,7 @@ class LanguageModel:
 
         Args:
             state: (L, S, N, H). Not modified.
-            tokens: (N,); the id V begins a sequence.
+            tokens: (N,); an id of V or more begins a sequence.
 
         Returns:
             The state after the step, and the log probabilities of the next token: (N, V), nats.
@@ -258,12 +272,12 @@ class LanguageModel:
     def _decoding_weights(self, rows: int) -> decode.Weights:
         stack, values, layer_range = self.stack, self.parameters, range(self.config.num_layers)
         return decode.Weights(
-            table=stack.table if stack.whole_table else self._no_table,
+            table=stack.projection.table if stack.whole_table else self._no_table,
             embedding=values["embedding"],
-            w_x_0=stack.w_x[0].forward,
+            w_x_0=stack.projection.w_x.forward,
             w_x=stack.packed_w_x,
             w_h=stack.packed_w_h,
-            w_p=np.stack([stack.peepholes(values, layer) for layer in layer_range]),
+            w_p=np.stack([layer.w_p for layer in stack.layers]),
             b=np.stack([values[f"layer{layer}/b"] for layer in layer_range]),
             output=self.output.inference(rows),
             initial=stack.batch.initial,

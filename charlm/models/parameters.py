@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from charlm.engine.memory import aligned_zeros
 
 Array = NDArray[np.floating]
+Ids = NDArray[np.int32]
 ALIGNMENT = 16  # numbers; each array begins on a multiple
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from charlm.errors import InputError
 from charlm.text.readers import display_name, read_lines
@@ -53,11 +53,13 @@ class Sentence:
         line: of the first token, from 1; the others follow line by line.
         tokens: at least one.
         tags: as many; none if no tags were asked for.
+        rows: the lines as they stand in the file.
     """
 
     line: int
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
+    rows: tuple[str, ...] = field(default=(), compare=False)
 
 
 def read_labelled(path: str, *, observe: Observe | None = None) -> Iterator[LabelledText]:
@@ -137,21 +139,23 @@ def read_sentences(
     columns = _Columns(display_name(path), token_column, tag_column)
     tokens: list[str] = []
     tags: list[str] = []
+    rows: list[str] = []
     first = 0
 
     def sentence() -> Sentence:
-        return Sentence(first, tuple(tokens), tuple(tags))
+        return Sentence(first, tuple(tokens), tuple(tags), tuple(rows))
 
     for number, line in enumerate(read_lines(path, observe=observe, any_level=False), start=1):
         if line.strip() and not line.startswith(DOCUMENT_START):
             token, tag = columns.split(line, number)
             first = first if tokens else number
             tokens.append(token)
+            rows.append(line)
             if tag_column is not None:
                 tags.append(tag)
         elif tokens:
             yield sentence()
-            tokens, tags = [], []
+            tokens, tags, rows = [], [], []
     if tokens:
         yield sentence()
 

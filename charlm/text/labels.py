@@ -82,6 +82,11 @@ class Labels:
         alike = difflib.get_close_matches(name.lower(), lower, n=3)
         if alike:
             return f"did it mean {' or '.join(lower[label] for label in alike)}?"
+        return self.listing
+
+    @property
+    def listing(self) -> str:
+        """The labels for a message, if there are many the first ones: ``it knows Irish, Greek and 3 more``."""
         shown = ", ".join(self.names[:SHOWN])
         return f"it knows {shown}" + (f" and {self.size - SHOWN} more" if self.size > SHOWN else "")
 

@@ -69,12 +69,24 @@ class Corpus:
     label_ids: NDArray[np.int32] | None = None
 
     @property
+    def size(self) -> int:
+        """The number of ids."""
+        return int(self.tokens.size)
+
+    @property
     def first_inputs(self) -> NDArray[np.int32] | None:
         """What each sequence of a language model given a label begins with, (sequences,): the id V + 1 + label.
 
         None if there are no labels: then it is V, the zero vector, everywhere.
         """
         return None if self.label_ids is None else self.label_ids + np.int32(self.vocabulary.start_id + 1)
+
+    @property
+    def label_counts(self) -> tuple[int, ...]:
+        """How many sequences have each label, in the order of ``labels``; none if there are no labels."""
+        if self.labels is None or self.label_ids is None:
+            return ()
+        return tuple(np.bincount(self.label_ids, minlength=self.labels.size).tolist())
 
 
 class Tally:

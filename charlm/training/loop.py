@@ -1,4 +1,4 @@
-"""The training loop: chunks in, events out.
+"""The training loop: examples in, events out.
 
 It writes no file and prints nothing: whoever drives it does so between two events, and may stop there. What it then
 finds in ``trainer.state`` and ``trainer.safe`` goes on to the same bits as if it had never stopped.
@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from charlm.engine.jit import compilation_seconds
 from charlm.errors import TrainingError
-from charlm.models.language_model import LanguageModel
 from charlm.models.parameters import Array
-from charlm.models.stack import Batch
-from charlm.text.batches import Batches, Chunk
 from charlm.training.optimiser import Clipper, Optimiser, gradient_norm
 from charlm.training.options import TrainingOptions
 from charlm.training.schedule import PLATEAU_FACTOR, rate_factor
 from charlm.training.state import Progress, TrainingState, Window
+from charlm.training.task import Example, TrainingTask
 
-DROPOUT_DRAWS, STATE_DRAWS = 1, 2  # streams of random numbers, each seeded by (seed, step, stream)
-RANDOM_STATE_SIZE = 0.1  # standard deviation of a random initial state
 SNAPSHOT_STEPS = 200  # between the states in memory to which a divergence goes back
-EXPLODED = 2.0  # times the loss of guessing (ln V) or the first loss, plus 1 nat: above it is a divergence
+EXPLODED = 2.0  # times the loss of guessing or the first loss, plus 1 nat: above it is a divergence
 ROLLBACKS = 8  # then give up
 SMOOTHING = 0.98
 
@@ -36,8 +33,8 @@ SMOOTHING = 0.98
 class StepDone:
     """After each step; means over the window since the last event of the kind are in ``trainer.state``."""
 
-    loss_nats: float  # per token
-    tokens: int
+    loss_nats: float  # per prediction: a token, a tag, a label
+    tokens: int  # as many predictions
     grad_norm: float
     clipped: bool
     lr: float
@@ -45,9 +42,9 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Validated:
-    """After each validation; ``valid_nats`` is None if there is no validation text."""
+    """After each validation; ``valid_nats`` is None if nothing was held out."""
 
-    train_nats: float  # per token, since the last validation
+    train_nats: float  # per prediction, since the last validation
     valid_nats: float | None
     improved: bool
 
@@ -57,7 +54,7 @@ class RolledBack:
     """After a divergence: the state is an older one, and the rate lower."""
 
     reason: str
-    chunk: Chunk | None  # the text at fault; None if a validation found the fault
+    example: Any  # at fault, one of the task's; None if a validation found the fault
     step: int
     back_to_step: int
     lr: float
@@ -75,36 +72,32 @@ Record = tuple[dict[str, Array], dict[str, Any]]  # what `TrainingState.restore`
 
 
 class Trainer:
-    """Trains a language model.
-
-    Args:
-        validation: gives the chunks of the validation text anew each time it is called; None if there is none.
+    """Trains the model of a task.
 
     Attributes:
         state: where it stands.
         safe: the last state whose weights are known to be good, to which a divergence goes back.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        batches: Batches,
-        options: TrainingOptions,
-        validation: Callable[[], Iterable[Chunk]] | None = None,
-    ) -> None:
-        self.model, self.batches, self.options, self._validation = model, batches, options, validation
-        optimiser = Optimiser(options.optimizer, model.parameters, options.weight_decay)
-        self.state = TrainingState(model.parameters, optimiser, model.zero_state(batches.streams))
+    def __init__(self, task: TrainingTask, options: TrainingOptions) -> None:
+        self.task, self.options = task, options
+        parameters = task.model.parameters
+        optimiser = Optimiser(options.optimizer, parameters, options.weight_decay)
+        self.state = TrainingState(parameters, optimiser, task.carried)
         self.safe: Record | None = None
         self._clip = Clipper(options.clip_mode, options.clip)
-        self._zero = model.zero_state(batches.streams)
-        self._threshold = round(256 * options.dropout)
 
     @property
     def total_steps(self) -> int | None:
         """Steps in all epochs; None if only time ends the training."""
         epochs = self.options.epochs
-        return None if epochs is None else epochs * self.batches.steps_per_epoch
+        return None if epochs is None else epochs * self.task.steps_per_epoch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the part of the one that is being made."""
+        progress = self.state.progress
+        return progress.epoch + progress.chunk / self.task.steps_per_epoch
 
     def done(self) -> float:
         """How much of the training is over, 0 to 1, by the nearer of its two ends."""
@@ -123,11 +116,11 @@ class Trainer:
         """
         if self.safe is None:
             self._record()
-        clock = time.perf_counter()
-        chunks = self._chunks()
+        clock = _clock()
+        examples = self._examples()
         while True:
             reason = self._end()
-            chunk: Chunk | None = None
+            example: Example | None = None
             event: Event
             if self._validation_due(reason):
                 fault, event = self._validate()
@@ -140,16 +133,16 @@ class Trainer:
                 yield Finished(reason)
                 return
             else:
-                chunk = next(chunks)
-                fault, event = self._step(chunk)
-                now = time.perf_counter()
+                example = next(examples)
+                fault, event = self._step(example)
+                now = _clock()
                 self.state.progress.seconds += now - clock
                 clock = now
                 if not fault:
                     yield event
                     continue
-            yield from self._roll_back(fault, chunk)
-            chunks = self._chunks()
+            yield from self._roll_back(fault, example)
+            examples = self._examples()
 
     def _validation_due(self, end: str | None) -> bool:
         """Whether to validate before anything else: at the end, at intervals within an epoch, and after each epoch.
@@ -160,7 +153,7 @@ class Trainer:
         progress, interval = self.state.progress, self.options.valid_interval
         if not progress.interval.steps:
             return False
-        place = progress.chunk if interval < self.batches.steps_per_epoch else progress.step
+        place = progress.chunk if interval < self.task.steps_per_epoch else progress.step
         return end is not None or place % interval == 0
 
     def _end(self) -> str | None:
@@ -174,42 +167,24 @@ class Trainer:
             return f"no improvement in {progress.unimproved} validations"
         return None
 
-    def _chunks(self) -> Iterator[Chunk]:
-        """The chunks from the state's place on, epoch after epoch."""
+    def _examples(self) -> Iterator[Example]:
+        """The examples from the state's place on, epoch after epoch."""
         progress = self.state.progress
         while True:
-            yield from self.batches.chunks(progress.epoch, progress.chunk)
+            yield from self.task.examples(progress.epoch, progress.chunk)
 
     def _draws(self, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.SFC64([self.options.seed, self.state.progress.step, stream]))
 
-    def _batch(self, chunk: Chunk) -> Batch:
-        state, options = self.state, self.options
-        initial = self._zero
-        if options.initial_state == "random":
-            draws = self._draws(STATE_DRAWS).standard_normal(self._zero.shape, np.float32)
-            initial = (RANDOM_STATE_SIZE * draws).astype(self._zero.dtype)
-        if state.progress.chunk == 0:
-            state.carried[...] = initial
-        if not self._threshold:
-            return Batch(chunk.inputs, state.carried, initial)
-        steps, rows = chunk.inputs.shape
-        shape = (1 if options.variational else steps, rows, self.model.config.hidden_size)
-        generator, size = self._draws(DROPOUT_DRAWS), math.prod(shape)
-        masks = [
-            np.frombuffer(generator.bytes(size), np.uint8).reshape(shape) for _ in range(self.model.config.num_layers)
-        ]
-        return Batch(chunk.inputs, state.carried, initial, masks, self._threshold)
-
-    def _step(self, chunk: Chunk) -> tuple[str, StepDone]:
+    def _step(self, example: Example) -> tuple[str, StepDone]:
         """One step; a reason if it diverged, and then the parameters are as they were."""
-        model, progress, options = self.model, self.state.progress, self.options
+        model, progress, options = self.task.model, self.state.progress, self.options
         factor = rate_factor(options.schedule, progress.step, options.warmup, self.done())
         rate = options.lr * factor * progress.rollback_factor * PLATEAU_FACTOR**progress.halvings
         carried = self.state.carried.copy() if self._record_due() else None
-        loss_nats = model.loss_and_gradients(self._batch(chunk), chunk.targets)
+        loss_nats = self.task.loss_and_gradients(example, progress.chunk, self._draws)
         norm = gradient_norm(model.gradients.flat, model.team)
-        mean_nats = loss_nats / max(1, chunk.predicted)
+        mean_nats = loss_nats / max(1, example.predicted)
         if progress.first_nats is None and math.isfinite(mean_nats):
             progress.first_nats = mean_nats
         fault = self._fault(mean_nats, norm)
@@ -222,18 +197,18 @@ class Trainer:
             model.changed()
             progress.step += 1
             progress.chunk += 1
-            if progress.chunk == self.batches.steps_per_epoch:
+            if progress.chunk == self.task.steps_per_epoch:
                 progress.epoch, progress.chunk = progress.epoch + 1, 0
-            progress.tokens += chunk.predicted
+            progress.tokens += example.predicted
             progress.lr, progress.grad_norm = rate, norm
             old = mean_nats if progress.smoothed_nats is None else progress.smoothed_nats
             progress.smoothed_nats = SMOOTHING * old + (1 - SMOOTHING) * mean_nats
             for window in (progress.log, progress.interval):
                 window.loss_nats += loss_nats
-                window.tokens += chunk.predicted
+                window.tokens += example.predicted
                 window.steps += 1
                 window.clipped += clipped
-        return fault, StepDone(mean_nats, chunk.predicted, norm, clipped, rate)
+        return fault, StepDone(mean_nats, example.predicted, norm, clipped, rate)
 
     def _fault(self, mean_nats: float, norm: float) -> str:
         if not math.isfinite(mean_nats):
@@ -244,7 +219,7 @@ class Trainer:
 
     def _exploded(self, mean_nats: float) -> bool:
         # The first loss is of weights that training has not touched; it is high if they come from another text.
-        usual_nats = max(math.log(self.model.config.vocabulary_size), self.state.progress.first_nats or 0.0)
+        usual_nats = max(self.task.guess_nats, self.state.progress.first_nats or 0.0)
         return mean_nats > EXPLODED * usual_nats + 1
 
     def _record(self, carried: Array | None = None) -> None:
@@ -264,7 +239,7 @@ class Trainer:
         is_place = progress.step % SNAPSHOT_STEPS == 0 or progress.interval.steps == 0
         return is_place and progress.step != self.safe[1]["step"]
 
-    def _roll_back(self, reason: str, chunk: Chunk | None) -> Iterator[Event]:
+    def _roll_back(self, reason: str, example: Example | None) -> Iterator[Event]:
         """Go back to the last good state and lower the rate, the more the oftener: by 2, 4, 8 ..."""
         assert self.safe is not None
         now = self.state.progress
@@ -273,12 +248,12 @@ class Trainer:
         progress.seconds, progress.rollbacks = now.seconds, now.rollbacks + 1
         progress.rollback_factor = now.rollback_factor * 0.5**progress.rollbacks
         self.state.restore(arrays, progress)
-        self.model.changed()
+        self.task.model.changed()
         if now.rollbacks >= ROLLBACKS:
             yield from self._give_up(f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates")
         self._record()
         lr = self.options.lr * progress.rollback_factor
-        yield RolledBack(reason, chunk, now.step + 1, progress.step, lr)
+        yield RolledBack(reason, example, now.step + 1, progress.step, lr)
 
     def _give_up(self, reason: str) -> Iterator[Event]:
         """Nothing of the last good state is lost: it may be the best so far."""
@@ -289,22 +264,11 @@ class Trainer:
         place = "no model was written" if self.state.progress.best_nats is None else "the best model is in place"
         raise TrainingError(f"{reason}; {place}: begin anew with a lower --lr or a smaller --clip")
 
-    def validation_nats(self) -> float:
-        """The mean loss per token of the validation text."""
-        assert self._validation is not None
-        total_nats, tokens, state = 0.0, 0, None
-        for chunk in self._validation():
-            if state is None:
-                state = self.model.zero_state(chunk.inputs.shape[1])
-            total_nats -= float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum())
-            tokens += chunk.predicted
-        return total_nats / tokens
-
     def _validate(self) -> tuple[str, Validated]:
         """Validate; a reason if the weights turn out to be no good, and then nothing is changed."""
         progress = self.state.progress
         train_nats = progress.interval.nats_per_token
-        valid_nats = self.validation_nats() if self._validation else None
+        valid_nats = self.task.validation_nats() if self.task.has_validation else None
         judged = train_nats if valid_nats is None else valid_nats
         improved = progress.best_nats is None or judged < progress.best_nats
         event = Validated(train_nats, valid_nats, improved)
@@ -321,12 +285,18 @@ class Trainer:
         progress.history.append(
             {
                 "step": progress.step,
-                "epoch": progress.epoch + progress.chunk / self.batches.steps_per_epoch,
+                "epoch": self.epoch,
                 "tokens": progress.tokens,
                 "seconds": round(progress.seconds, 3),
                 "train_nats": train_nats,
                 "valid_nats": valid_nats,
+                "clipped": round(progress.interval.clipped / max(1, progress.interval.steps), 4),
             }
         )
         progress.interval = Window()
         return "", event
+
+
+def _clock() -> float:
+    """Seconds; it stands still while kernels are compiled, which is no part of a training."""
+    return time.perf_counter() - compilation_seconds()

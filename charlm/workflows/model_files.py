@@ -11,33 +11,40 @@ from charlm.engine import cells
 from charlm.engine.threads import Team, available_cores
 from charlm.errors import CheckpointError
 from charlm.models.language_model import SOFTMAXES, LanguageModel, LanguageModelConfig
+from charlm.text.labels import Labels
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
+from charlm.workflows.label_side import LabelSide
 from charlm.workflows.text_side import text_side
 
 LARGEST_SIZE = 1 << 20  # of a layer; beyond it a header is damaged or hostile
+FIELDS_SINCE = {"softmax": "full", "labels": 0}  # what a model was before its header said so
 
 
 @dataclass
 class LoadedModel:
-    """What a checkpoint holds, ready to use."""
+    """What a checkpoint holds, ready to use; ``label_side`` is None for a model that is not given a label."""
 
     model: LanguageModel
     vocabulary: Vocabulary
     tokenizer: Tokenizer
     header: dict[str, Any]
     path: str
+    label_side: LabelSide | None = None
+
+    @property
+    def labels(self) -> Labels | None:
+        """The labels of which the model is given one, if it is."""
+        return None if self.label_side is None else self.label_side.labels
 
 
 def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Path) -> LanguageModelConfig:
     """The sizes of a checkpoint's model.
 
     Raises:
-        CheckpointError: they are missing, malformed, out of bounds, or not those of the vocabulary.
+        CheckpointError: they are missing, malformed, out of bounds, or not those of the vocabulary or the labels.
     """
-    values: dict[str, Any] = {"softmax": "full"} | checkpoint.require(
-        header, "model", dict, path
-    )  # the only kind before 0.2
+    values: dict[str, Any] = FIELDS_SINCE | checkpoint.require(header, "model", dict, path)
     damaged = f"{path}: its model configuration is not valid"
     names = {field.name: field for field in fields(LanguageModelConfig)}
     if set(values) != set(names):
@@ -45,7 +52,8 @@ def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Pat
     kinds = {"int": int, "str": str, "bool": bool}
     for name, field in names.items():
         value = values[name]
-        if type(value) is not kinds[str(field.type)] or (type(value) is int and not 0 < value <= LARGEST_SIZE):
+        least = 0 if name == "labels" else 1
+        if type(value) is not kinds[str(field.type)] or (type(value) is int and not least <= value <= LARGEST_SIZE):
             raise CheckpointError(f"{damaged} ({name} is {value!r:.40}); use another copy")
     config = LanguageModelConfig(**values)
     if config.cell not in cells.names():
@@ -54,6 +62,10 @@ def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Pat
         raise CheckpointError(f"{damaged} (activation {config.activation!r:.40}); use another copy")
     if config.vocabulary_size != vocabulary.size:
         raise CheckpointError(f"{damaged} (vocabulary of {vocabulary.size}, not {config.vocabulary_size})")
+    side = LabelSide.from_header(header, path)
+    named = 0 if side is None else side.labels.size
+    if config.labels != named:
+        raise CheckpointError(f"{damaged} (names of {named} labels, not {config.labels})")
     if config.softmax not in SOFTMAXES or (config.softmax == "adaptive" and config.tie_weights):
         raise CheckpointError(f"{damaged} (softmax {config.softmax!r:.40}); use another copy")
     if config.tie_weights and config.embedding_size != config.hidden_size:
@@ -73,7 +85,10 @@ def load_model(path: str | Path, threads: int | None = None) -> LoadedModel:
     loaded = checkpoint.load(path)
     vocabulary, tokenizer = text_side(loaded.header, path)
     config = model_config(loaded.header, vocabulary, path)
+    side = LabelSide.from_header(loaded.header, path)
+    if side is not None and (tokenizer.sequence != "line" or tokenizer.level == "byte"):
+        raise CheckpointError(f"{path}: labels of what is no line of characters or words; {checkpoint.REPLACE}")
     checkpoint.check_arrays(loaded.arrays, config.shapes(), path)
     model = LanguageModel(config, Team(threads or available_cores()), loaded.arrays["embedding"].dtype)
     model.parameters.assign(loaded.arrays)
-    return LoadedModel(model, vocabulary, tokenizer, loaded.header, str(path))
+    return LoadedModel(model, vocabulary, tokenizer, loaded.header, str(path), side)

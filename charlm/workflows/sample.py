@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from charlm.errors import InputError, UsageError
 from charlm.text import corpus
+from charlm.text.labels import Labels
 from charlm.text.readers import display_name, read_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary
 from charlm.workflows.decoding import Drawing, Ids, NextToken, Start, Truncation, beam_search, draw_sequences
+from charlm.workflows.label_side import first_input
 
 ATTEMPTS = 100  # draws of one sample that --novel may refuse
 PROMPT_STEPS = 256  # of a prompt that the model reads at once
@@ -38,6 +40,7 @@ class SampleOptions:
     """
 
     count: int = 1
+    label: str | None = None
     prompt: str | None = None
     prompt_file: str | None = None
     on_unknown: OnUnknown = "error"
@@ -118,6 +121,7 @@ class Sample:
         prompt_log_prob_nats: the prompt's part of it.
         ended: by "eos" or at the "length".
         refused: how many draws before it stood in the corpus of ``novel``; None if there is none.
+        label: what the model was given; None for a model that is not given any.
     """
 
     index: int
@@ -128,6 +132,7 @@ class Sample:
     prompt_log_prob_nats: float
     ended: Literal["eos", "length"]
     refused: int | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,15 @@ class KnownSequences:
     Args:
         path: the text or token file.
         vocabulary, tokenizer: the model's.
+        labelled: the lines are ``label<TAB>text``. Only their texts count: what stands there under another label was
+            copied all the same.
 
     Raises:
-        InputError: it cannot be read, or was made with another vocabulary or tokenizer.
+        InputError: it cannot be read, has no labels but should, or was made with another vocabulary or tokenizer.
     """
 
-    def __init__(self, path: str, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
-        known, _ = corpus.load([path], tokenizer, vocabulary=vocabulary)
+    def __init__(self, path: str, vocabulary: Vocabulary, tokenizer: Tokenizer, *, labelled: bool = False) -> None:
+        known, _ = corpus.load([path], tokenizer, vocabulary=vocabulary, labelled=labelled)
         if known.tokenizer != tokenizer:
             raise InputError(f"{display_name(path)}: made with another tokenizer than the model; give the text itself")
         tokens = known.tokens
@@ -224,27 +231,38 @@ def _unknown_at(number: int, tokens: list[str], text: str, tokenizer: Tokenizer)
 
 
 def sample(
-    model: NextToken, vocabulary: Vocabulary, tokenizer: Tokenizer, options: SampleOptions
+    model: NextToken,
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer,
+    options: SampleOptions,
+    labels: Labels | None = None,
 ) -> Iterator[Piece | Sample]:
     """Draw texts.
 
     Sample i of a seed is the same whatever the number of samples and of threads.
+
+    Args:
+        labels: those of which the model is given one; None for a model without.
 
     Yields:
         Each sample when it and all before it are finished. A single one that is drawn without ``novel`` and
         ``beam`` comes in pieces first, which together are its text.
 
     Raises:
-        InputError: the prompt or the corpus of ``novel`` is at fault, or no novel sample was found.
-        UsageError: ``novel`` with a model of whole files.
+        InputError: the prompt, the label or the corpus of ``novel`` is at fault, or no novel sample was found.
+        UsageError: ``novel`` with a model of whole files, or a label is missing or not for this model.
         CheckpointError: the model's probabilities are no numbers.
     """
     if options.novel is not None and tokenizer.sequence == "file":
         raise UsageError("--novel compares lines or paragraphs, but this model's sequences are whole files")
+    first_id = first_input(options.label, labels, vocabulary)
     prompt = read_prompt(options, vocabulary, tokenizer)
-    known = None if options.novel is None else KnownSequences(options.novel, vocabulary, tokenizer)
-    start, prompt_nats = _read(model, prompt.ids, vocabulary.start_id)
-    texts = _Texts(vocabulary, tokenizer, prompt, prompt_nats)
+    known = None
+    if options.novel is not None:
+        known = KnownSequences(options.novel, vocabulary, tokenizer, labelled=labels is not None)
+    start, prompt_nats = _read(model, prompt.ids, first_id)
+    label = None if labels is None else labels.names[first_id - vocabulary.start_id - 1]
+    texts = _Texts(vocabulary, tokenizer, prompt, prompt_nats, label)
     if options.beam is None:
         yield from _draw(model, start, options, texts, known)
         return
@@ -271,6 +289,7 @@ class _Texts:
     tokenizer: Tokenizer
     prompt: Prompt
     prompt_nats: float
+    label: str | None
 
     @property
     def default_length(self) -> int:
@@ -279,7 +298,7 @@ class _Texts:
 
     @property
     def shortest(self) -> int:
-        """The fewest tokens to draw: a sample is never empty, as no sequence of a training text is."""
+        """The fewest tokens to draw: a sample is never empty, as hardly a sequence of a training text is."""
         return 0 if self.prompt.tokens else 1
 
     def sample(self, index: int, ids: list[int], nats: float, is_ended: bool, refused: int | None = None) -> Sample:
@@ -294,6 +313,7 @@ class _Texts:
             prompt_log_prob_nats=self.prompt_nats,
             ended="eos" if is_ended else "length",
             refused=refused,
+            label=self.label,
         )
 
 
@@ -337,10 +357,10 @@ def _draw(
             finished += 1
 
 
-def _read(model: NextToken, ids: Ids, start_id: int) -> tuple[Start, float]:
-    """Let a model read a prompt from the zero state; also the log probability of the prompt, in nats."""
+def _read(model: NextToken, ids: Ids, first_id: int) -> tuple[Start, float]:
+    """Let a model read a prompt after ``first_id``, from the zero state; also the prompt's log probability, in nats."""
     state = model.zero_state(1)
-    inputs = np.concatenate([np.array([start_id], dtype=np.int32), ids])
+    inputs = np.concatenate([np.array([first_id], dtype=np.int32), ids])
     log_prob_nats = 0.0
     for begin in range(0, ids.size, PROMPT_STEPS):
         targets = ids[begin : begin + PROMPT_STEPS].reshape(-1, 1)

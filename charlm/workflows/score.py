@@ -6,23 +6,22 @@ many are worked on at once changes a score. A window of the text at a time is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
 
-from charlm import units
-from charlm.errors import InputError
+from charlm.errors import InputError, UsageError
 from charlm.text.readers import display_name, read_blocks
 from charlm.text.tokenizer import NEWLINE
 from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS, EOS_ID
+from charlm.workflows.label_scoring import EVERY_LABEL, Mixture, PriorName
+from charlm.workflows.label_side import first_input
 from charlm.workflows.model_files import LoadedModel
+from charlm.workflows.score_results import LabelScores, Mask, Nats, Sentences, Summary, Tokens
 from charlm.workflows.scoring_batches import (
-    Ids,
-    Mask,
-    Nats,
     OpenSequence,
     Places,
     Text,
@@ -38,109 +37,6 @@ UNLEARNT = (
 )
 
 
-@dataclass(frozen=True)
-class Sentences:
-    """The scores of the lines of a window, in columns: a record a line would take longer than the scoring of it.
-
-    Attributes:
-        log_probs_nats: of the tokens counted.
-        tokens: how many those are, EOS included; without the unknown ones where they are skipped or excluded.
-        unknowns: how many tokens are unknown.
-        texts: the lines as they were given.
-    """
-
-    log_probs_nats: Nats
-    tokens: list[int]
-    unknowns: list[int]
-    texts: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The scores of the tokens of a window, in columns; the end of a line is one of them.
-
-    Attributes:
-        lines: in which each stands, from 1.
-        positions: of each in its line, from 1.
-        symbols: as they stand in the text, known or not.
-        log_probs_nats: of each.
-        counted: whether its score is; where unknown tokens are excluded, theirs is not. (M,).
-        unknown: whether it is.
-    """
-
-    lines: list[int]
-    positions: list[int]
-    symbols: list[str]
-    log_probs_nats: Nats
-    counted: Mask
-    unknown: list[bool]
-
-
-@dataclass
-class Summary:
-    """What was scored in all.
-
-    Attributes:
-        sentences: sequences: lines, or as the model was trained on them.
-        empty: how many of these hold nothing.
-        tokens: those scored, the end of each sequence included.
-        unknowns: tokens of the text that are not in the vocabulary, scored or skipped.
-        characters: code points of the text, one for each line's end included; bytes at byte level.
-        words: what whitespace separates.
-        log_prob_nats: of all ``tokens``.
-        unknown_tokens: those of the ``tokens`` that are unknown.
-        unknown_log_prob_nats: of these.
-    """
-
-    sentences: int = 0
-    empty: int = 0
-    tokens: int = 0
-    unknowns: int = 0
-    characters: int = 0
-    words: int = 0
-    log_prob_nats: float = 0.0
-    unknown_tokens: int = 0
-    unknown_log_prob_nats: float = 0.0
-
-    def nats_per(self, count: int) -> float | None:
-        """The cross entropy, shared out; None if there is nothing to share it among."""
-        return -self.log_prob_nats / count if count else None
-
-    def bits_per(self, count: int) -> float | None:
-        """As ``nats_per``, in bits."""
-        nats = self.nats_per(count)
-        return None if nats is None else units.nats_to_bits(nats)
-
-    @property
-    def perplexity(self) -> float | None:
-        """Over all tokens; None if there are none."""
-        nats = self.nats_per(self.tokens)
-        return None if nats is None else units.perplexity(nats)
-
-    @property
-    def perplexity_excluding_unknowns(self) -> float | None:
-        """Over the known tokens: the unknown ones are in neither the sum nor the count. None if there are none."""
-        known = self.tokens - self.unknown_tokens
-        return units.perplexity((self.unknown_log_prob_nats - self.log_prob_nats) / known) if known else None
-
-    def to_json(self) -> dict[str, int | float | None]:
-        """For a program to read."""
-        return {
-            "sentences": self.sentences,
-            "tokens": self.tokens,
-            "unknowns": self.unknowns,
-            "characters": self.characters,
-            "words": self.words,
-            "log_prob_nats": self.log_prob_nats,
-            "nats_per_token": self.nats_per(self.tokens),
-            "bits_per_token": self.bits_per(self.tokens),
-            "bits_per_character": self.bits_per(self.characters),
-            "bits_per_word": self.bits_per(self.words),
-            "perplexity": self.perplexity,
-            "perplexity_excluding_unknowns": self.perplexity_excluding_unknowns,
-        }
-
-
 class Scorer:
     """Scores texts with a model, and keeps the account.
 
@@ -151,6 +47,13 @@ class Scorer:
         exclude_unknowns: leave what ``<unk>`` costs out of the scores of sentences and tokens. The summary does
             without it: it has both.
         warn: called with a message, once, if the probability of ``<unk>`` is scored and was never learnt.
+        label: the one that the model is given; or "all", whatever its labels are called: then every score is that of
+            the text whatever its label, P(text) = sum over the labels of P(label) P(text | label).
+        prior: P(label) for the latter, as for ``Mixture``; "training" by default.
+
+    Raises:
+        InputError: the model does not know the label.
+        UsageError: a label is missing, or not for this model; or a prior is not for this label.
     """
 
     def __init__(
@@ -160,13 +63,32 @@ class Scorer:
         on_unknown: str = "unk",
         exclude_unknowns: bool = False,
         warn: Callable[[str], object] = lambda message: None,
+        label: str | None = None,
+        prior: PriorName | None = None,
     ) -> None:
         self.summary = Summary()
         self._model, self._vocabulary, self._tokenizer = loaded.model, loaded.vocabulary, loaded.tokenizer
+        self._set_label(loaded, label, prior)
         self._on_unknown, self._exclude = on_unknown, exclude_unknowns
         corpus = loaded.header.get("corpus")
         self._is_unlearnt = isinstance(corpus, dict) and corpus.get("unknowns") == 0
         self._warn = warn
+
+    def _set_label(self, loaded: LoadedModel, label: str | None, prior: PriorName | None) -> None:
+        """Settle what sequences begin with."""
+        self._mixture, self._first_id = None, self._vocabulary.start_id
+        side = loaded.label_side
+        if label != EVERY_LABEL and prior is not None:
+            raise UsageError(f"--prior {prior}: weighs the labels of --label {EVERY_LABEL}; leave it out")
+        if label != EVERY_LABEL or side is None:
+            self._first_id = first_input(label, loaded.labels, self._vocabulary)
+            if side is not None:
+                self.summary.label = side.labels.names[self._first_id - self._vocabulary.start_id - 1]
+            return
+        name = prior or "training"
+        self._mixture = Mixture(self._model, self._vocabulary.size, side, name)
+        self.summary.label, self.summary.prior_name = EVERY_LABEL, name
+        self.summary.prior = dict(zip(side.labels.names, self._mixture.prior.tolist(), strict=True))
 
     def sentences(self, path: str) -> Iterator[Sentences]:
         """Each line of a text with its score, in order, a window at a time.
@@ -176,12 +98,19 @@ class Scorer:
                 have been given.
         """
         for text in self._lines(path):
-            log_probs, kept = self._score(text)
-            counted = kept & ~text.unknown if self._exclude else kept
+            scores = self._score(text)
+            counted = scores.kept & ~text.unknown if self._exclude else scores.kept
             begins = _begins(text.sequence_ends)
-            sums = np.add.reduceat(np.where(counted, log_probs, 0.0), begins)  # a skipped -inf would make it NaN
+
+            def total(nats: Nats, counted: Mask = counted, begins: Places = begins) -> Nats:
+                return np.add.reduceat(np.where(counted, nats, 0.0), begins)  # a skipped -inf would make it NaN
+
+            labels = None
+            if scores.label_nats is not None and scores.posteriors is not None:
+                by_label = [total(_spread(nats, scores.kept)) for nats in scores.label_nats]
+                labels = LabelScores(np.stack(by_label, axis=1), scores.posteriors)
             tokens, unknowns = (np.add.reduceat(mask, begins, dtype=np.int64) for mask in (counted, text.unknown))
-            yield Sentences(sums, tokens.tolist(), unknowns.tolist(), text.lines)
+            yield Sentences(total(scores.log_probs), tokens.tolist(), unknowns.tolist(), text.lines, labels)
 
     def tokens(self, path: str) -> Iterator[Tokens]:
         """Each token of each line, then the line's end, with its score; a window of lines at a time.
@@ -192,7 +121,8 @@ class Scorer:
             InputError: as for ``sentences``.
         """
         for text in self._lines(path):
-            log_probs, kept = self._score(text)
+            scores = self._score(text)
+            log_probs, kept = scores.log_probs, scores.kept
             symbols = list(text.tokens)
             for end in text.line_ends.tolist():
                 symbols[end] = EOS
@@ -228,7 +158,8 @@ class Scorer:
     def _lines(self, path: str) -> Iterator[Text]:
         """The lines of a text in windows, each line a sequence. Those before an error come before the error."""
         number = 1
-        for lines in line_windows(path, self._tokenizer.encoding):
+        characters = None if self._mixture is None else self._mixture.window_characters
+        for lines in line_windows(path, self._tokenizer.encoding, characters):
             text = encode(self._vocabulary, self._tokenizer, lines, range(number, number + len(lines)))
             try:
                 self._check(path, text)
@@ -258,7 +189,8 @@ class Scorer:
             text = encode(self._vocabulary, self._tokenizer, lines, numbers, closes)
             text = replace(text, ids=text.ids[:-1])  # what follows the last newline has none of its own
             self._check(path, text, columns)
-            self._count(text, *self._score_kept(text, lambda ids, _: sequence.score(ids)))
+            kept = self._kept(text)
+            self._count(text, _spread(sequence.score(text.ids[kept]), kept), kept)
             summary.characters += len(block)
             # A word of a text of bytes may go on from one piece to the next.
             summary.words += self._count_words(block) - (self._count_words(last) & self._count_words(block[0]))
@@ -272,34 +204,28 @@ class Scorer:
             summary.sentences += 1
             summary.characters += last != NEWLINE
 
-    def _score(self, text: Text) -> tuple[Nats, Mask]:
-        """Score whole sequences and take them into account; as ``_score_kept``."""
-        ends = text.sequence_ends
-
-        def score(ids: Ids, kept: Mask) -> Nats:
-            kept_ends: Places = np.cumsum(kept, dtype=np.int64)[ends - 1]
-            return score_sequences(self._model, self._vocabulary.start_id, ids, kept_ends)
-
-        log_probs, kept = self._score_kept(text, score)
+    def _score(self, text: Text) -> _Scores:
+        """Score whole sequences and take them into account."""
+        ends, kept = text.sequence_ends, self._kept(text)
+        ids = text.ids[kept]
+        kept_ends: Places = np.cumsum(kept, dtype=np.int64)[ends - 1]
+        label_nats = posteriors = None
+        if self._mixture is None:
+            nats = score_sequences(self._model, self._vocabulary.size, ids, kept_ends, self._first_id)
+        else:
+            nats, label_nats, posteriors = self._mixture.score(ids, kept_ends)
+        log_probs = _spread(nats, kept)
         self._count(text, log_probs, kept)
         summary = self.summary
         summary.sentences += ends.size
         summary.empty += int(np.count_nonzero(np.diff(ends, prepend=0) == 1))
         summary.characters += sum(map(len, text.lines)) + len(text.lines)
         summary.words += self._count_words(NEWLINE.join(text.lines))
-        return log_probs, kept
+        return _Scores(log_probs, kept, label_nats, posteriors)
 
-    def _score_kept(self, text: Text, score: Callable[[Ids, Mask], Nats]) -> tuple[Nats, Mask]:
-        """The log probability of each token, 0 if it is skipped; and which are kept.
-
-        Args:
-            text: its tokens.
-            score: called with the ids that are kept, and which they are.
-        """
-        kept = ~text.foreign if self._on_unknown == "skip" else np.ones(text.ids.size, bool)
-        log_probs = np.zeros(text.ids.size)
-        log_probs[kept] = score(text.ids[kept], kept)
-        return log_probs, kept
+    def _kept(self, text: Text) -> Mask:
+        """Which tokens are not skipped, (M,)."""
+        return ~text.foreign if self._on_unknown == "skip" else np.ones(text.ids.size, bool)
 
     def _count(self, text: Text, log_probs: Nats, kept: Mask) -> None:
         """Take tokens into account."""
@@ -337,6 +263,23 @@ class Scorer:
         )
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of the M tokens of a window.
+
+    Attributes:
+        log_probs: (M,), nats; 0 of those that are skipped.
+        kept: (M,), which are not.
+        label_nats: given each label, (K, how many are kept), if the text was scored under every one.
+        posteriors: (sequences, K), likewise.
+    """
+
+    log_probs: Nats
+    kept: Mask
+    label_nats: Nats | None
+    posteriors: Nats | None
+
+
 class _UnknownError(InputError):
     """An unknown token is an error.
 
@@ -348,6 +291,13 @@ class _UnknownError(InputError):
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
         self.line = line
+
+
+def _spread(nats: Nats, kept: Mask) -> Nats:
+    """The scores of the tokens kept among all, (M,); those of the others are 0."""
+    result = np.zeros(kept.size)
+    result[kept] = nats
+    return result
 
 
 def _begins(ends: Places) -> Places:

@@ -105,8 +105,11 @@ def encode(
     return Text(lines, numbers, tokens, ids, line_ends, last + 1)
 
 
-def line_windows(path: str, encoding: Encoding) -> Iterator[list[str]]:
+def line_windows(path: str, encoding: Encoding, characters: int | None = None) -> Iterator[list[str]]:
     """The lines of a text in windows, of which none waits for more of the input than has come.
+
+    Args:
+        characters: of a window, about; by default ``WINDOW_CHARACTERS``.
 
     Raises:
         InputError: the text is at fault; the lines before the fault have been given.
@@ -114,7 +117,7 @@ def line_windows(path: str, encoding: Encoding) -> Iterator[list[str]]:
     for block in read_blocks(path, encoding=encoding):
         lines = block.removesuffix(NEWLINE).split(NEWLINE)
         ends = np.fromiter(accumulate(map(len, lines)), np.int64, len(lines)) + np.arange(1, len(lines) + 1)
-        windows = max(1, round(int(ends[-1]) / WINDOW_CHARACTERS))
+        windows = max(1, round(int(ends[-1]) / (characters or WINDOW_CHARACTERS)))
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, windows + 1) // windows) + 1
         first = 0
         for last in np.unique(cuts).tolist():
@@ -158,14 +161,17 @@ class ScoringModel(Protocol):
         """The log probability of each target, (T, N), nats; ``state`` is replaced by that after the last step."""
 
 
-def score_sequences(model: ScoringModel, size: int, targets: Ids, ends: Places) -> Nats:
+def score_sequences(
+    model: ScoringModel, size: int, targets: Ids, ends: Places, first_inputs: Ids | int | None = None
+) -> Nats:
     """The log probability of each token of sequences that are laid end to end.
 
     Args:
         model: scores them.
-        size: V, which is also the id that begins a sequence.
+        size: V.
         targets: (M,), the tokens of all sequences, none of which is empty.
         ends: where each sequence ends in ``targets``, exclusive; rising, the last is M.
+        first_inputs: what each sequence begins with, or all do; by default V.
 
     Returns:
         (M,), nats.
@@ -175,7 +181,7 @@ def score_sequences(model: ScoringModel, size: int, targets: Ids, ends: Places) 
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
     inputs = np.empty_like(targets)
     inputs[1:] = targets[:-1]
-    inputs[starts] = size
+    inputs[starts] = size if first_inputs is None else first_inputs
     lengths = ends - starts
     lanes = max(1, min(LANES, ends.size, PASS_FLOATS // _floats_per_token(model, size)))
     order, borders = _deal(lengths, lanes)

@@ -11,14 +11,17 @@ from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
 
 
-def text_side(header: dict[str, Any], path: str | Path) -> tuple[Vocabulary, Tokenizer]:
+def text_side(header: dict[str, Any], path: str | Path, key: str = "") -> tuple[Vocabulary, Tokenizer]:
     """The vocabulary and the tokenizer of a checkpoint's header.
+
+    Args:
+        key: what their names begin with, if there are several.
 
     Raises:
         CheckpointError: they are missing or malformed.
     """
-    symbols = checkpoint.require(header, "vocabulary", list, path)
+    symbols = checkpoint.require(header, f"{key}vocabulary", list, path)
     try:
-        return Vocabulary.from_symbols(symbols), Tokenizer.from_json(header.get("tokenizer"))
+        return Vocabulary.from_symbols(symbols), Tokenizer.from_json(header.get(f"{key}tokenizer"))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}; {checkpoint.REPLACE}") from error

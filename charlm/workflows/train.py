@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -14,17 +13,11 @@ from charlm import checkpoint
 from charlm.engine.threads import Team, available_cores
 from charlm.errors import CheckpointError, TrainingError, UsageError
 from charlm.files import check_writable
-from charlm.models.language_model import LanguageModel
-from charlm.text.batches import Chunk, evaluation_chunks
 from charlm.text.readers import STDIN
 from charlm.training.loop import Finished, RolledBack, StepDone, Trainer, Validated
 from charlm.training.state import Progress, Window
-from charlm.workflows.sample import Sample, SampleOptions, sample
-from charlm.workflows.train_plan import TRAINING_STATE, Plan, TrainRequest, fingerprint, resume_path
-
-EVALUATION_STREAMS, EVALUATION_STEPS, EVALUATION_WARMUP = 32, 64, 128
-EXCERPT_CHARACTERS = 60
-SAMPLE_TOKENS = {"char": 200, "byte": 200, "word": 40}
+from charlm.workflows.train_plan import TRAINING_STATE, Plan
+from charlm.workflows.train_request import TrainRequest, resume_path
 
 
 class Observer(Protocol):
@@ -39,8 +32,8 @@ class Observer(Protocol):
     def step(self, event: StepDone, trainer: Trainer) -> None:
         """A step was made."""
 
-    def validated(self, event: Validated, trainer: Trainer, sample: str) -> None:
-        """The model was validated, and kept if it improved."""
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
+        """The model was validated, and kept if it improved; ``glimpse`` shows what it can do."""
 
     def stop_requested(self) -> str | None:
         """Why to stop after this step, if so."""
@@ -64,7 +57,7 @@ class TrainResult:
 
 
 def run(request: TrainRequest, observer: Observer) -> TrainResult:
-    """Train, or go on training, a language model.
+    """Train, or go on training, a model.
 
     Raises:
         CharlmError: the request, the text or a file is at fault; nothing was written or lost.
@@ -93,21 +86,12 @@ class _Session:
     def __init__(self, request: TrainRequest, observer: Observer) -> None:
         self.request, self.observer = request, observer
         self.plan = Plan(request)
-        self.options, self.train, self.valid = self.plan.options, self.plan.train, self.plan.valid
+        self.options, self.material = self.plan.options, self.plan.material
         for remark in self.plan.remarks:
             observer.message(remark)
-        self.model = LanguageModel(self.plan.config, Team(request.threads or available_cores()))
-        self.trainer = self._make_trainer()
+        self.model = self.material.new_model(self.plan.config, Team(request.threads or available_cores()))
+        self.trainer = Trainer(self.material.task(self.model, self.options), self.options)
         self._initialise()
-
-    def _make_trainer(self) -> Trainer:
-        validation = None
-        if self.valid is not None:
-            validation = partial(
-                evaluation_chunks, self.valid.tokens, self.valid.vocabulary.size, EVALUATION_STREAMS,
-                EVALUATION_STEPS, EVALUATION_WARMUP,
-            )  # fmt: skip
-        return Trainer(self.model, self.plan.batches(self.options), self.options, validation)
 
     def _initialise(self) -> None:
         state = self.trainer.state
@@ -135,7 +119,7 @@ class _Session:
         try:
             progress = Progress.from_json(numbers)
             place = (progress.epoch, progress.chunk)
-            if min(place) < 0 or divmod(progress.step, self.trainer.batches.steps_per_epoch) != place:
+            if min(place) < 0 or divmod(progress.step, self.trainer.task.steps_per_epoch) != place:
                 raise ValueError("its place in the text is impossible")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from error
@@ -161,13 +145,13 @@ class _Session:
         return TrainResult(
             model=request.output,
             parameters=self.model.parameters.count,
-            epochs=round(progress.epoch + progress.chunk / trainer.batches.steps_per_epoch, 4),
+            epochs=round(trainer.epoch, 4),
             steps=progress.step,
             tokens=progress.tokens,
             seconds=round(progress.seconds, 3),
             tokens_per_second=round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             train_nats=history[-1].get("train_nats") if history else progress.smoothed_nats,
-            best_valid_nats=progress.best_nats if self.valid is not None else None,
+            best_valid_nats=progress.best_nats if self.material.valid is not None else None,
             reason=reason,
             interrupted=interrupted,
         )
@@ -187,10 +171,10 @@ class _Session:
                 if event.improved:
                     self._save_model()
                 self._save_state(finished=False)
-                self.observer.validated(event, self.trainer, self._sample())
+                self.observer.validated(event, self.trainer, self.material.glimpse(self.model, self._sample_seed()))
             elif isinstance(event, RolledBack):
                 self._write_line(log, "rollback")
-                near = "" if event.chunk is None else f", near {self._excerpt(event.chunk)}"
+                near = "" if event.example is None else f", near {self.material.excerpt(event.example)}"
                 self.observer.message(
                     f"step {event.step}: {event.reason}{near}; back to step {event.back_to_step}, "
                     f"rate lowered to {event.lr:.2g}"
@@ -211,7 +195,7 @@ class _Session:
         line = {
             "event": event,
             "step": progress.step,
-            "epoch": round(progress.epoch + progress.chunk / self.trainer.batches.steps_per_epoch, 4),
+            "epoch": round(self.trainer.epoch, 4),
             "seconds": round(progress.seconds, 3),
             "tokens": progress.tokens,
             "loss_nats": loss_nats,
@@ -224,14 +208,9 @@ class _Session:
         log.flush()
 
     def _header(self) -> dict[str, Any]:
-        counts = asdict(self.train.counts)
         return {
-            "task": "lm",
+            **self.material.header(),
             "model": self.model.config.to_json(),
-            "tokenizer": self.train.tokenizer.to_json(),
-            "vocabulary": list(self.train.vocabulary.symbols),
-            "corpus": {"names": self.train.names, **fingerprint(self.train, self.valid), **counts},
-            "text": self.plan.text_record,
             "training": asdict(self.options),
             "command": self.request.command,
             "history": self.trainer.state.progress.history,
@@ -249,18 +228,6 @@ class _Session:
             arrays |= {f"safe/{name}": array for name, array in safe[0].items()}
         checkpoint.save(resume_path(self.request.output), header, arrays, kind=TRAINING_STATE)
 
-    def _sample(self) -> str:
-        """A little text of the model's."""
-        options = SampleOptions(max_length=SAMPLE_TOKENS[self.train.tokenizer.level], seed=self._sample_seed())
-        events = sample(self.model, self.train.vocabulary, self.train.tokenizer, options)
-        return next(event.text for event in events if isinstance(event, Sample))
-
     def _sample_seed(self) -> int:
         """Another one at each validation, the same in each run."""
         return (self.options.seed << 32) + self.trainer.state.progress.step
-
-    def _excerpt(self, chunk: Chunk) -> str:
-        """The text of the first row of a chunk, shortened."""
-        ids = chunk.targets[:, 0]
-        symbols = [self.train.vocabulary.symbol(int(i)) for i in ids[ids >= 0]]
-        return repr(self.train.tokenizer.join(symbols)[:EXCERPT_CHARACTERS])

@@ -89,6 +89,7 @@ def one_row(row: Row) -> dict[str, float]:
 
     from charlm.engine.threads import Team
     from charlm.text.batches import Batches
+    from charlm.training.language_task import LanguageTask
     from charlm.training.loop import Trainer
     from charlm.training.options import TrainingOptions
 
@@ -99,7 +100,7 @@ def one_row(row: Row) -> dict[str, float]:
     batches = Batches(
         ids, vocabulary_size=row.symbols, streams=row.rows, bptt=row.steps, shuffle=False, seed=1
     )  # fmt: skip
-    trainer = Trainer(model, batches, options)
+    trainer = Trainer(LanguageTask(model, batches, options), options)
     for _, _ in zip(range(FEW_STEPS), trainer.run(), strict=False):
         pass
     model.team.close()

@@ -3,11 +3,11 @@
 A cell is a module of this folder, found by its name (`lstm-peephole` is lstm_peephole.py), so that a new
 cell is a new file and nothing else.
 
-T steps, N sequences side by side, V vocabulary, E embedding, H hidden, L layers, S states of a cell, G gates.
+T steps, N sequences side by side, V vocabulary, K labels, E embedding, H hidden, L layers, S states of a cell, G gates.
 
 Parameters, by path:
 
-    embedding (V, E)
+    embedding (V, E)   label_embedding (K, E), absent where sequences have no labels
     layer0/w_x (E, G*H)   layer0/b (G*H,)   layer0/w_h (H, G*H)   layer0/w_p (P, H), absent without peepholes
     layer1/w_x (H, G*H)   ...
     output/w (H, V), absent when tied   output/b (V,)
@@ -58,9 +58,9 @@ def find_cell(name: str) -> Cell:
 
 
 def cell_names() -> list[str]:
-    """The names of all reference cells, sorted."""
-    modules = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", Path(__file__).stem}
-    return sorted(module.replace("_", "-") for module in modules)
+    """The names of all reference cells, sorted: of the modules that hold a `step`."""
+    names = {path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[!_]*.py")}
+    return sorted(name for name in names if hasattr(find_cell(name), "step"))
 
 
 def layer_parameters(parameters: Mapping[str, Array], layer: int) -> dict[str, Array]:
@@ -101,13 +101,16 @@ def run_layer(
     return np.stack(outputs), state
 
 
-def embed(embedding: Array, inputs: Ids) -> Array:
-    """The rows of the embedding for inputs (T, N); id V stands for the zero vector. (T, N, E)."""
+def embed(embedding: Array, inputs: Ids, label_embedding: Array | None = None) -> Array:
+    """The rows of the embedding for inputs (T, N); id V is the zero vector, V + 1 + k the row of label k. (T, N, E)."""
     V, E = embedding.shape
-    if inputs.min() < 0 or inputs.max() > V:
-        raise ValueError(f"inputs are ids from 0 to {V - 1}, and {V} for the zero vector")
-    rows: Array = np.concatenate([embedding, np.zeros((1, E))])[inputs]
-    return rows
+    if label_embedding is None:
+        label_embedding = np.zeros((0, E))
+    rows: Array = np.concatenate([embedding, np.zeros((1, E)), label_embedding])
+    if inputs.min() < 0 or inputs.max() >= len(rows):
+        raise ValueError(f"inputs are ids from 0 to {V - 1}, {V} for the zero vector, then those of the labels")
+    embedded: Array = rows[inputs]
+    return embedded
 
 
 def log_softmax(logits: Array) -> Array:
@@ -145,7 +148,8 @@ def forward(
 
     Args:
         parameters: by path, as the module's docstring lists them.
-        inputs: ids, (T, N); id V is the zero vector and starts a sequence: the state is reset before it.
+        inputs: ids, (T, N); id V is the zero vector, V + 1 + k label k, and both start a sequence: the state is reset
+            before it.
         state_0: states before the first step, (L, S, N, H).
         initial: the states a sequence starts from, (L, S, N, H).
         config: the cell, the number of layers, the activation, whether embedding and output share a matrix.
@@ -157,8 +161,8 @@ def forward(
     """
     cell = find_cell(config.cell)
     embedding = parameters["embedding"]
-    reset = inputs == len(embedding)
-    below = embed(embedding, inputs)  # (T, N, E)
+    reset = inputs >= len(embedding)
+    below = embed(embedding, inputs, parameters.get("label_embedding"))  # (T, N, E)
     states = []
     for layer in range(config.num_layers):
         p = layer_parameters(parameters, layer)

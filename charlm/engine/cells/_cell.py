@@ -45,6 +45,7 @@ class Cell:
     backward: Callable[..., None]
     gradients: Callable[..., None]
     products: tuple[int, ...]  # gates of each recurrent product: its columns of w_h are packed together
+    output_rms: float  # of a new network's outputs, root of the mean square: what reads them is drawn accordingly
     saved: int = 0  # K
     peepholes: tuple[str, ...] = ()
     activations: tuple[str, ...] = ("tanh",)  # what `activation` counts through

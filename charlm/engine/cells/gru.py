@@ -107,5 +107,6 @@ CELL = Cell(
     backward=backward,
     gradients=gradients,
     products=(2, 1),
+    output_rms=0.27,
     saved=1,
 )

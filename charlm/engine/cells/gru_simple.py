@@ -84,4 +84,5 @@ CELL = Cell(
     backward=backward,
     gradients=gradients,
     products=(2,),
+    output_rms=0.35,
 )

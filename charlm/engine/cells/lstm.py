@@ -109,6 +109,7 @@ CELL = Cell(
     backward=backward,
     gradients=gradients,
     products=(4,),
+    output_rms=0.18,
     saved=1,
     biases=(("f", 1.0),),
 )

@@ -85,5 +85,6 @@ CELL = Cell(
     backward=backward,
     gradients=gradients,
     products=(1,),
+    output_rms=0.56,
     activations=("tanh", "relu"),
 )

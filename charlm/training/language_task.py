@@ -1,0 +1,76 @@
+"""Training a language model: chunks of a text, the state carried from one to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from charlm.models.language_model import LanguageModel
+from charlm.models.stack import Batch
+from charlm.text.batches import Batches, Chunk
+from charlm.training.options import TrainingOptions
+from charlm.training.task import DROPOUT_DRAWS, STATE_DRAWS, Draws
+
+RANDOM_STATE_SIZE = 0.1  # standard deviation of a random initial state
+
+
+class LanguageTask:
+    """See `TrainingTask`.
+
+    Args:
+        validation: gives the chunks of the validation text anew each time it is called; None if there is none.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        batches: Batches,
+        options: TrainingOptions,
+        validation: Callable[[], Iterable[Chunk]] | None = None,
+    ) -> None:
+        self.model, self.batches, self.options, self._validation = model, batches, options, validation
+        self.steps_per_epoch = batches.steps_per_epoch
+        self.guess_nats = math.log(model.config.vocabulary_size)
+        self.has_validation = validation is not None
+        self.carried = model.zero_state(batches.streams)
+        self._zero = model.zero_state(batches.streams)
+        self._threshold = round(256 * options.dropout)
+
+    def examples(self, epoch: int, first: int) -> Iterator[Chunk]:
+        """See `TrainingTask`."""
+        return self.batches.chunks(epoch, first)
+
+    def loss_and_gradients(self, example: Chunk, number: int, draws: Draws) -> float:
+        """See `TrainingTask`."""
+        return self.model.loss_and_gradients(self._batch(example, number, draws), example.targets)
+
+    def _batch(self, chunk: Chunk, number: int, draws: Draws) -> Batch:
+        options = self.options
+        initial = self._zero
+        if options.initial_state == "random":
+            numbers = draws(STATE_DRAWS).standard_normal(self._zero.shape, np.float32)
+            initial = (RANDOM_STATE_SIZE * numbers).astype(self._zero.dtype)
+        if number == 0:
+            self.carried[...] = initial
+        if not self._threshold:
+            return Batch(chunk.inputs, self.carried, initial)
+        steps, rows = chunk.inputs.shape
+        shape = (1 if options.variational else steps, rows, self.model.config.hidden_size)
+        generator, size = draws(DROPOUT_DRAWS), math.prod(shape)
+        masks = [
+            np.frombuffer(generator.bytes(size), np.uint8).reshape(shape) for _ in range(self.model.config.num_layers)
+        ]
+        return Batch(chunk.inputs, self.carried, initial, masks, self._threshold)
+
+    def validation_nats(self) -> float:
+        """See `TrainingTask`."""
+        assert self._validation is not None
+        total_nats, tokens, state = 0.0, 0, None
+        for chunk in self._validation():
+            if state is None:
+                state = self.model.zero_state(chunk.inputs.shape[1])
+            total_nats -= float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum())
+            tokens += chunk.predicted
+        return total_nats / tokens

@@ -1,0 +1,135 @@
+"""``--task lm``: the next token of a text, perhaps of a text whose label is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from charlm.engine.threads import Team
+from charlm.errors import UsageError
+from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.text.batches import Batches, Chunk, evaluation_chunks
+from charlm.text.corpus import Corpus, load
+from charlm.training import defaults
+from charlm.training.language_task import LanguageTask
+from charlm.training.options import TrainingOptions
+from charlm.workflows.model_files import model_config
+from charlm.workflows.sample import Sample, SampleOptions, sample
+from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, Course, Material, check_activation
+from charlm.workflows.train_request import Chosen
+
+EVALUATION_STREAMS, EVALUATION_STEPS, EVALUATION_WARMUP = 32, 64, 128
+EXCERPT_CHARACTERS = 60
+SAMPLE_TOKENS = {"char": 200, "byte": 200, "word": 40}
+
+
+class LanguageMaterial(Material):
+    """A text, as one stream of tokens."""
+
+    name = "lm"
+    noun = "language model"
+    own_options = ("condition", "tie_weights", "softmax", "bptt", "initial_state")
+    model_options = (*COMMON_MODEL_OPTIONS, "tie_weights", "softmax")
+    train: Corpus
+    valid: Corpus | None
+
+    def why_not(self, name: str) -> str:
+        """See `Material`."""
+        if name == "bidirectional":
+            return "a language model may not see the future, which is what it is to predict"
+        return super().why_not(name)
+
+    def read(self) -> None:
+        """See `Material`."""
+        reading, request = self.reading, self.reading.request
+        tokenizer, vocabulary, least_count = reading.text_side(request.text)
+        read = partial(
+            load, request.corpus, tokenizer, min_count=least_count, vocab_size=request.text.vocab_size,
+            vocabulary=vocabulary,
+        )  # fmt: skip
+        self.train, self.valid = reading.split(read, least_count)
+        self.unit = self.train.tokenizer.level
+
+    def suggestions(self) -> Chosen:
+        """See `Material`."""
+        train = self.train
+        return defaults.choose(train.tokens.size, train.vocabulary.size, train.tokenizer.level)
+
+    def config(self, values: Mapping[str, Any]) -> LanguageModelConfig:
+        """See `Material`."""
+        check_activation(values)
+        config = LanguageModelConfig(vocabulary_size=self.train.vocabulary.size, **values)
+        if config.tie_weights and config.softmax == "adaptive":
+            raise UsageError("--softmax adaptive has no matrix as large as the embedding: leave out --tie-weights")
+        if config.tie_weights and config.embedding_size != config.hidden_size:
+            raise UsageError(
+                f"--tie-weights needs --embedding-size equal to --hidden-size "
+                f"({config.embedding_size} and {config.hidden_size}); leave one out"
+            )
+        return config
+
+    def saved_config(self, header: dict[str, Any], path: str) -> LanguageModelConfig:
+        """See `Material`."""
+        return model_config(header, self.train.vocabulary, path)
+
+    def _batches(self, options: TrainingOptions) -> Batches:
+        return Batches(
+            self.train.tokens,
+            vocabulary_size=self.train.vocabulary.size,
+            streams=options.batch_size,
+            bptt=options.bptt,
+            shuffle=self.train.tokenizer.sequence != "file",
+            seed=options.seed,
+        )
+
+    def course(self, options: TrainingOptions) -> Course:
+        """See `Material`."""
+        batches = self._batches(options)
+        return Course(batches.streams, batches.steps_per_epoch)
+
+    def new_model(self, config: LanguageModelConfig, team: Team) -> LanguageModel:
+        """See `Material`."""
+        return LanguageModel(config, team)
+
+    def task(self, model: LanguageModel, options: TrainingOptions) -> LanguageTask:
+        """See `Material`."""
+        validation = None
+        if self.valid is not None:
+            validation = partial(
+                evaluation_chunks, self.valid.tokens, self.valid.vocabulary.size, EVALUATION_STREAMS,
+                EVALUATION_STEPS, EVALUATION_WARMUP,
+            )  # fmt: skip
+        return LanguageTask(model, self._batches(options), options, validation)
+
+    def described(self) -> list[str]:
+        """See `Material`."""
+        train, counts = self.train, self.train.counts
+        held = ", none held out" if self.valid is None else f", {self.valid.tokens.size:,} held out"
+        share = f", {counts.unknown_rate:.2%} unknown" if counts.unknowns else ""
+        lines = [
+            f"{train.tokens.size:,} tokens in {counts.sequences:,} sequences{held}; "
+            f"{train.vocabulary.size:,} symbols{share}"
+        ]
+        return [*lines, f"{counts.blank_lines:,} blank lines skipped"] if counts.blank_lines else lines
+
+    def glimpse(self, model: LanguageModel, seed: int) -> str:
+        """A little text of the model's."""
+        options = SampleOptions(max_length=SAMPLE_TOKENS[self.train.tokenizer.level], seed=seed)
+        events = sample(model, self.train.vocabulary, self.train.tokenizer, options)
+        return next(event.text for event in events if isinstance(event, Sample))
+
+    def excerpt(self, example: Chunk) -> str:
+        """The text of the first row of a chunk, shortened."""
+        ids = example.targets[:, 0]
+        symbols = [self.train.vocabulary.symbol(int(i)) for i in ids[np.greater_equal(ids, 0)]]
+        return repr(self.train.tokenizer.join(symbols)[:EXCERPT_CHARACTERS])
+
+    def own_header(self) -> dict[str, Any]:
+        """See `Material`."""
+        return {
+            "tokenizer": self.train.tokenizer.to_json(),
+            "vocabulary": list(self.train.vocabulary.symbols),
+        }

@@ -1,0 +1,179 @@
+"""What the readers of all tasks share: options, what a resumed training began with, and the part held out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from charlm import checkpoint
+from charlm.errors import InputError, UsageError
+from charlm.text import token_file
+from charlm.text.readers import STDIN
+from charlm.text.tokenizer import Tokenizer
+from charlm.text.vocabulary import Vocabulary
+from charlm.training import defaults
+from charlm.workflows.model_files import LoadedModel
+from charlm.workflows.text_side import text_side
+from charlm.workflows.tokenize import TextOptions
+from charlm.workflows.train_request import Chosen, TrainRequest, changed, refuse_others, resume_path
+
+
+class CorpusLike(Protocol):
+    """What a text of any kind is known by."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the inputs' bytes, in hexadecimal."""
+
+    @property
+    def names(self) -> list[str]:
+        """The inputs, as the user named them."""
+
+    @property
+    def size(self) -> int:
+        """How much there is to predict, or to read."""
+
+
+C = TypeVar("C", bound=CorpusLike)
+
+
+class Reading:
+    """One training's texts, on their way to a `Material`.
+
+    Args:
+        saved: the state to go on from, if any.
+        origin: the model whose weights and vocabulary to begin with, if any.
+
+    Attributes:
+        chosen: the options that were chosen for the user, each with its reason.
+        remarks: what the user should know besides.
+        text_record: limits of the vocabulary and the fraction held out, for resuming.
+    """
+
+    def __init__(self, request: TrainRequest, saved: checkpoint.Checkpoint | None, origin: LoadedModel | None) -> None:
+        self.request, self.saved, self.origin = request, saved, origin
+        self.chosen: Chosen = {}
+        self.remarks: list[str] = []
+        self.text_record: dict[str, Any] = {}
+
+    @property
+    def _path(self) -> str:
+        return resume_path(self.request.output)
+
+    def saved_value(self, name: str, given: Any, key: str = "text") -> Any:
+        """An option that the training began with; UsageError if another value is given now."""
+        assert self.saved is not None
+        values = checkpoint.require(self.saved.header, key, dict, self._path)
+        if given is not None and given != values.get(name):
+            raise changed(name, values.get(name), given)
+        return values.get(name)
+
+    def option(self, name: str, default: Any, key: str = "text") -> Any:
+        """An option about the files: as given, else as the training or the model began, else the default."""
+        given = getattr(self.request, name)
+        if self.saved is not None:
+            return self.saved_value(name, given, key)
+        if self.origin is not None:
+            before = self.origin.header.get(key, {}).get(name, default)
+            if given is not None and given != before:
+                raise UsageError(f"--init-from brings its own {name.replace('_', ' ')}: leave out the option")
+            return before
+        return default if given is None else given
+
+    def text_side(self, text: TextOptions, key: str = "") -> tuple[Tokenizer, Vocabulary | None, int]:
+        """How to cut the text, the vocabulary if there is one already, and how often a token must be seen for one.
+
+        Args:
+            text: the options.
+            key: what the header's names of this side begin with.
+        """
+        if self.saved is not None:
+            return (*self._saved_text_side(text, key), 1)
+        if self.origin is not None:
+            refuse_others(text.given(), "--init-from brings its own vocabulary")
+            vocabulary, tokenizer = text_side(self.origin.header, self.origin.path, key)
+            return tokenizer, vocabulary, 1
+        least_count = text.least_count()
+        if text.min_count is None and least_count > 1:
+            self.chosen["min_count"] = (least_count, "words seen once teach the model <unk>")
+        return text.tokenizer(), None, least_count
+
+    def _saved_text_side(self, text: TextOptions, key: str) -> tuple[Tokenizer, Vocabulary]:
+        assert self.saved is not None
+        vocabulary, tokenizer = text_side(self.saved.header, self._path, key)
+        for name in ("level", "sequence", "normalize", "lowercase"):
+            value = getattr(text, name)
+            if value is not None and value != getattr(tokenizer, name):
+                raise changed(name, getattr(tokenizer, name), value)
+        for name in ("min_count", "vocab_size"):
+            self.saved_value(name, getattr(text, name))
+        return tokenizer, vocabulary
+
+    def split(self, read: Callable[..., tuple[C, C | None]], least_count: int) -> tuple[C, C | None]:
+        """Read the text, and hold out a part of it or read another for validation.
+
+        Args:
+            read: takes ``valid_paths`` or ``valid_frac``, as ``charlm.text.corpus.load`` does.
+            least_count: how often a token had to be seen, for the record.
+        """
+        request, text = self.request, self.request.text
+        if request.valid and request.valid_frac:
+            raise UsageError("--valid and --valid-frac exclude each other; leave out one")
+        for path in filter(token_file.is_token_file, request.corpus):
+            refuse_others(text.given(), f"{path} is tokenized already")
+        fraction = self._fraction()
+        if request.valid:
+            train, valid = read(valid_paths=request.valid)
+        else:
+            try:
+                train, valid = read(valid_frac=fraction or 0.0)
+            except InputError as error:
+                if "valid_frac" not in self.chosen:
+                    raise
+                if STDIN in request.corpus:  # which cannot be read again
+                    raise InputError(f"{error}; --valid-frac 0 holds nothing out") from None
+                train, valid = read()  # or the true fault, without the part held out
+                self.chosen["valid_frac"] = (0.0, "too few sequences to hold any out")
+                fraction = 0.0
+        if self.saved is not None:
+            self.text_record = checkpoint.require(self.saved.header, "text", dict, self._path)
+            self._compare(train, valid)
+        else:
+            # Of --init-from, the limits are those of the vocabulary that it brings.
+            count = None if self.origin is not None else least_count
+            self.text_record = {"min_count": count, "vocab_size": text.vocab_size, "valid_frac": fraction}
+        if valid is not None and valid.size > train.size:
+            self.remarks.append(
+                f"the validation text ({valid.size:,} tokens) is longer than the training text ({train.size:,})"
+            )
+        return train, valid
+
+    def _fraction(self) -> float | None:
+        request = self.request
+        if self.saved is not None:
+            found: float | None = self.saved_value("valid_frac", request.valid_frac)
+            return found
+        if request.valid_frac is not None or request.valid:
+            return request.valid_frac
+        size = sum(os.path.getsize(path) for path in request.corpus if os.path.isfile(path))
+        fraction, reason = defaults.valid_fraction(size)
+        self.chosen["valid_frac"] = (fraction, reason)
+        return fraction
+
+    def _compare(self, train: CorpusLike, valid: CorpusLike | None) -> None:
+        """InputError if the texts are not those that a training began with."""
+        assert self.saved is not None
+        known = checkpoint.require(self.saved.header, "corpus", dict, self._path)
+        now = fingerprint(train, valid)
+        for part, what in (("sha256", "the corpus"), ("valid_sha256", "the validation text")):
+            if known.get(part) != now[part]:
+                raise InputError(
+                    f"{', '.join(train.names)}: {what} is not the one this training began with (SHA-256 "
+                    f"{str(known.get(part))[:12]}, now {str(now[part])[:12]}); to train on another, use --init-from"
+                )
+
+
+def fingerprint(train: CorpusLike, valid: CorpusLike | None) -> dict[str, str | None]:
+    """What the corpora are known by."""
+    return {"sha256": train.sha256, "valid_sha256": None if valid is None else valid.sha256}
