@@ -58,6 +58,27 @@ def test_the_mean_is_over_the_tokens_each_after_its_own_past(model: str, text: s
     np.testing.assert_allclose(curve.layers, np.mean(layers, axis=0).T, rtol=1e-13)
 
 
+def test_a_label_is_what_a_sequence_begins_with(tmp_path: Path) -> None:
+    path, text = str(tmp_path / "m.npz"), tmp_path / "t.txt"
+    write_tiny_model(path, "abcd ", labels={"x": 1, "y": 3})
+    text.write_text("abc\n")
+    loaded = load_model(path, 1)
+    a = loaded.vocabulary.ids(["a"])[0]
+    for number, label in enumerate("xy"):
+        found = run(GradientsRequest([path, str(text)], label=label, steps=1, positions=99)).curves[0]
+        assert found.positions == 3
+        short = tmp_path / "s.txt"
+        short.write_text("a\n")
+        inputs = np.array([[loaded.vocabulary.start_id + 1 + number], [a]], np.int32)
+        expected = gradient_norms(loaded.model, inputs, np.array([EOS_ID], np.int32), loaded.model.zero_state(1), 1)
+        found = run(GradientsRequest([path, str(short)], label=label, steps=1)).curves[0]
+        np.testing.assert_allclose(found.layers.T, expected[:, 0], rtol=1e-13)
+    with pytest.raises(UsageError, match="give --label"):
+        run(GradientsRequest([path, str(text)]))
+    with pytest.raises(InputError, match="z"):
+        run(GradientsRequest([path, str(text)], label="z"))
+
+
 def test_a_long_past_is_cut_where_it_matters_no_more(model: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(GradientsRequest([model, text], steps=1)).curves[0]
     monkeypatch.setattr(gradients, "WARMUP", 4)

@@ -62,6 +62,7 @@ factor_per_step, and clipping: limit, mode, steps, share (0 to 1; null if the mo
     type=click.Choice(["unk", "error", "skip"]),
     help="Take a token that the model does not know for <unk>, stop there, or leave it out.  [default: unk]",
 )
+@click.option("--label", metavar="NAME", help="For a model that was trained with labels: which one the text has.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, metavar="N",
               help="Of the tokens drawn, and of fresh weights.")  # fmt: skip
 @click.option("-o", "--output", "picture", metavar="FILE.svg", help="Also write a picture.")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from charlm.engine.threads import share
 from charlm.models.language_model import LanguageModel
-from charlm.models.parameters import Array
-from charlm.models.stack import Batch, Ids
+from charlm.models.parameters import Array, Ids
+from charlm.models.stack import Batch
 
 Norms = NDArray[np.float64]
 

@@ -16,8 +16,8 @@ class Window:
     """N tokens, each at the end of its row.
 
     Attributes:
-        inputs: (T, N) int32, the token before each step; V at the first step of a sequence and before it, so that
-            rows of short histories begin late.
+        inputs: (T, N) int32, the token before each step; the start id at the first step of a sequence and before it,
+            so that rows of short histories begin late.
         targets: (N,) int32, what follows the last step.
     """
 
@@ -30,11 +30,11 @@ class Histories:
 
     Args:
         tokens: the corpus's stream, 1-D, not empty; each sequence closed by EOS, but perhaps the last.
-        vocabulary_size: V.
+        start_id: what each sequence begins with: V, or V + 1 + k for a model that is given label k.
     """
 
-    def __init__(self, tokens: Ids, vocabulary_size: int) -> None:
-        self._tokens, self._start_id = tokens, vocabulary_size
+    def __init__(self, tokens: Ids, start_id: int) -> None:
+        self._tokens, self._start_id = tokens, start_id
         ends, first = [], 0
         for block in array_blocks(tokens):
             ends.append(np.flatnonzero(block == EOS_ID) + first + 1)

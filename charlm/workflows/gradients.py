@@ -26,6 +26,7 @@ from charlm.text.corpus import load
 from charlm.text.histories import Histories
 from charlm.text.readers import STDIN, display_name
 from charlm.training import defaults
+from charlm.workflows.label_side import first_input
 from charlm.workflows.model_files import load_model
 from charlm.workflows.model_tokens import read_tokens
 from charlm.workflows.tokenize import TextOptions
@@ -44,6 +45,7 @@ class GradientsRequest:
     Attributes:
         paths: models, and the text last.
         cells: whose fresh weights to look at, without a model.
+        label: of which the models that were trained with labels are given one.
         on_unknown: what a token is that a model does not know: "unk", "error" or "skip".
         steps: K. positions: how many tokens, at the most.
         activation: of the cells that know it.
@@ -54,6 +56,7 @@ class GradientsRequest:
     paths: Sequence[str]
     cells: Sequence[str] = ()
     text: TextOptions = field(default_factory=TextOptions)
+    label: str | None = None
     on_unknown: str | None = None
     steps: int | None = None
     positions: int = POSITIONS
@@ -219,6 +222,8 @@ def _check(request: GradientsRequest) -> None:
 def _check_cells(request: GradientsRequest) -> None:
     if len(request.paths) > 1:
         raise UsageError("--cell shows fresh networks, on one CORPUS: leave out --cell, or all but the text")
+    if request.label is not None:
+        raise UsageError(f"--label {request.label!r}: a fresh network is not given any; leave it out")
     if request.on_unknown is not None:
         raise UsageError("a fresh network's vocabulary is the text's own: leave out --on-unknown")
     known = {activation for cell in request.cells for activation in cells.find(cell).activations}
@@ -236,7 +241,7 @@ def _fresh(request: GradientsRequest) -> list[_Network]:
     chosen = {n: value for n, (value, _) in defaults.choose(corpus.tokens.size, size, corpus.tokenizer.level).items()}
     hidden = request.hidden_size or chosen["hidden_size"]
     layers = request.num_layers or chosen["num_layers"]
-    histories = Histories(corpus.tokens, size)
+    histories = Histories(corpus.tokens, corpus.vocabulary.start_id)
     networks = []
     for name in dict.fromkeys(request.cells):
         activations = cells.find(name).activations
@@ -256,7 +261,7 @@ def _trained(request: GradientsRequest) -> list[_Network]:
     for name, path in zip(names, models, strict=True):
         loaded = load_model(path, request.threads)
         tokens = read_tokens(corpus, loaded, request.on_unknown or "unk")
-        histories = Histories(tokens, loaded.vocabulary.size)
+        histories = Histories(tokens, first_input(request.label, loaded.labels, loaded.vocabulary))
         config = loaded.model.config
         shown = _cell_name(config) if len(models) == 1 else name
         networks.append(_Network(shown, path, loaded.model, histories, clipping(loaded.header)))
