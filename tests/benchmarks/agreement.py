@@ -221,16 +221,16 @@ VIEWS = (
 def table(found: Sequence[Result], view: View) -> Iterator[str]:
     """Accuracies in per cent: the mean over the seeds, and in brackets the least if it is another."""
     means = {cell: view.means(found, cell) for cell in CELLS}
-    values = list(means[CELLS[0]])
+    values = sorted({value for own in means.values() for value in own})
     shown = Table((f"{view.part}: {view.against}", 22), ("hidden", 6), *((f"{value}", 8) for value in values))
     yield f"\n{shown.head()}"
     for cell, own in means.items():
-        sizes = {result.hidden_size for result in found if result.cell == cell}
-        cells = [
-            f"{mean:.0f}" + (f" ({least:.0f})" if f"{least:.0f}" != f"{mean:.0f}" else "")
-            for mean, least in own.values()
-        ]
-        yield shown.line([cell, *map(str, sizes), *cells])
+        size = next((str(result.hidden_size) for result in found if result.cell == cell), "")
+        cells = []
+        for value in values:
+            mean, least = (f"{number:.0f}" for number in own.get(value, (float("nan"),) * 2))
+            cells.append(mean if mean == least else f"{mean} ({least})")
+        yield shown.line([cell, size, *cells])
 
 
 def picture(found: Sequence[Result], view: View) -> str:
