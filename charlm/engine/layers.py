@@ -118,7 +118,7 @@ def dropout(values: Any, draws: Any, threshold: int, low: int, high: int) -> Non
 
 
 @kernel
-def _exp_row(row: Any, partial: Any) -> tuple[float, float]:
+def exp_row(row: Any, partial: Any) -> tuple[float, float]:
     """Turn a row into exp(row - max); returns the maximum and the sum, float64.
 
     ``partial`` (LANES,) holds one running maximum, then sum, a lane: a loop with a single one would not vectorise.
@@ -174,7 +174,7 @@ def cross_entropy(logits: Any, targets: Any, losses_nats: Any, scale: float, low
                     row[j] = 0
                 continue
             logit = row[target]
-            largest, total = _exp_row(row, partial)
+            largest, total = exp_row(row, partial)
             losses_nats[t, n] = math.log(total) + (np.float64(largest) - np.float64(logit))
             factor = logits.dtype.type(scale / total)
             for j in range(row.size):
@@ -197,7 +197,7 @@ def target_log_probs(logits: Any, targets: Any, log_probs: Any, low: int, high: 
             log_probs[t, n] = 0
             if targets[t, n] >= 0:
                 logit = logits[t, n, targets[t, n]]
-                largest, total = _exp_row(logits[t, n], partial)
+                largest, total = exp_row(logits[t, n], partial)
                 log_probs[t, n] = (np.float64(logit) - np.float64(largest)) - math.log(total)
 
 
@@ -206,7 +206,7 @@ def _normalise(row: Any, base: float, log_probs: Any, partial: Any) -> None:
     """log_probs = base + row - log(sum(exp(row))), in nats; the row, which may be shorter, is destroyed."""
     for j in range(row.size):
         log_probs[j] = row[j]
-    largest, total = _exp_row(row, partial)
+    largest, total = exp_row(row, partial)
     log_total = math.log(total)
     for j in range(row.size):
         log_probs[j] = base + ((log_probs[j] - largest) - log_total)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.decode import Rule
-from charlm.errors import CheckpointError
 from charlm.text.vocabulary import EOS_ID, UNK_ID
+from charlm.workflows.beams import Beams, Hypothesis, not_a_number
 
 Ids = NDArray[np.int32]
 State = NDArray[Any]  # (L, S, N, H): the rows of a batch are its third axis
@@ -133,7 +133,7 @@ class Drawing:
             if token < 0:
                 return
             if math.isnan(token_nats):
-                raise _not_a_number()
+                raise not_a_number()
             self.log_prob_nats += token_nats
             self.is_ended = token == EOS_ID
             if not self.is_ended:
@@ -210,21 +210,6 @@ def draw_sequences(
             rows += new
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A continuation that beam search has found.
-
-    Attributes:
-        ids: its tokens, without EOS.
-        log_prob_nats: of all tokens, and of EOS if that ended it.
-        is_finished: ended by EOS, not by the length.
-    """
-
-    ids: list[int]
-    log_prob_nats: float
-    is_finished: bool
-
-
 def beam_search(
     model: NextToken,
     start: Start,
@@ -255,46 +240,12 @@ def beam_search(
         At most ``best``, the likeliest first, by total log probability: no normalisation by length. Those that
         ``max_length`` cut short come last, and only where too few are finished.
     """
-    finished: list[Hypothesis] = []
+    beams = Beams(
+        1, width=width, best=best, longest=max_length, shortest=shortest, can_end=can_end, allow_unk=allow_unk
+    )
     state, log_probs = start.state, start.log_probs
-    scores = np.zeros(1)  # of each unfinished continuation, (W,)
-    ids: Ids = np.zeros((1, 0), dtype=np.int32)  # (W, tokens so far)
-    rows = np.zeros(1, dtype=np.intp)  # which of the last ones each continues, (W,)
-    for length in range(max_length + can_end):
-        if length:
-            state, log_probs = model.step(np.take(state, rows, axis=ROWS), ids[:, -1].copy())
-        totals = scores[:, None] + log_probs
-        if np.isnan(totals).any():
-            raise _not_a_number()
-        if can_end and length >= shortest:
-            least = finished[-1].log_prob_nats if len(finished) == best else -np.inf
-            ends = enumerate(totals[:, EOS_ID].tolist())
-            finished += [Hypothesis(ids[row].tolist(), end, True) for row, end in ends if end > least]
-            finished = sorted(finished, key=lambda found: -found.log_prob_nats)[:best]
-        if length == max_length:
-            break
-        totals[:, EOS_ID] = -np.inf
-        if not allow_unk:
-            totals[:, UNK_ID] = -np.inf
-        chosen = _largest(totals.reshape(-1), width)
-        if len(finished) == best:
-            chosen = chosen[totals.reshape(-1)[chosen] > finished[-1].log_prob_nats]
-        if not chosen.size:
-            return finished
-        rows, tokens = np.divmod(chosen, totals.shape[1])
-        scores = totals[rows, tokens]
-        ids = np.column_stack([ids[rows], tokens]).astype(np.int32)
-    seen = [found.ids for found in finished]
-    cut_short = zip(ids.tolist(), scores.tolist(), strict=True)
-    return (finished + [Hypothesis(row, score, False) for row, score in cut_short if row not in seen])[:best]
-
-
-def _largest(values: Nats, count: int) -> NDArray[np.intp]:
-    """Places of the largest values above -inf, the largest first; of equal ones, the first."""
-    least = -np.inf if count >= values.size else np.partition(values, values.size - count)[values.size - count]
-    places = np.flatnonzero((values >= least) & (values > -np.inf))
-    return places[np.argsort(-values[places], kind="stable")][:count]
-
-
-def _not_a_number() -> CheckpointError:
-    return CheckpointError("the model's probabilities are not numbers (NaN); train it again, with a lower --lr")
+    while True:
+        rows, tokens = beams.advance(log_probs)
+        if not rows.size:
+            return beams.hypotheses()[0]
+        state, log_probs = model.step(np.take(state, rows, axis=ROWS), tokens)
