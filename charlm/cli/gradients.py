@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import cell_names, text_options, threads_within_reach
+from charlm.cli.options import cell_names, text_options, threads_option
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
@@ -67,13 +67,7 @@ factor_per_step, and clipping: limit, mode, steps, share (0 to 1; null if the mo
               help="Of the tokens drawn, and of fresh weights.")  # fmt: skip
 @click.option("-o", "--output", "picture", metavar="FILE.svg", help="Also write a picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    callback=threads_within_reach,
-    help="How many to use.  [default: all cores]",
-)
+@threads_option()
 def gradients(positions: int | None, as_json: bool, **given: Any) -> None:
     """Show how far back the gradient of a step's loss reaches.
 

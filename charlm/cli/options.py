@@ -92,3 +92,10 @@ def threads_within_reach(ctx: click.Context, parameter: click.Parameter, threads
     noun = "core" if cores == 1 else "cores"
     click.echo(f"charlm: --threads {threads}: this process may use {cores} {noun}; using {cores}", err=True)
     return cores
+
+
+def threads_option(help_text: str = "How many to use.  [default: all cores]") -> Callable[[F], F]:
+    """The option ``--threads``, which no more than the cores can be got by."""
+    return click.option(
+        "--threads", type=click.IntRange(1, 1024), metavar="N", callback=threads_within_reach, help=help_text
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import threads_within_reach
+from charlm.cli.options import threads_option
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
@@ -69,13 +69,7 @@ targets, each with target and log_prob_nats. With --evaluate, one object with th
     help="tag, with --evaluate: that of the tag.  [default: as in training]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    callback=threads_within_reach,
-    help="How many to use.  [default: all cores]",
-)
+@threads_option()
 def predict(
     model: str, text: str, evaluate: bool, as_json: bool, threads: int | None, **given: int | None
 ) -> None:  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import threads_within_reach
+from charlm.cli.options import threads_option
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
@@ -98,13 +98,7 @@ U+0000 to U+00FF there.
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each sample, one a line.")
 @click.option("--raw", is_flag=True, help="Print control characters to a terminal as they are, not as \\x1b.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    callback=threads_within_reach,
-    help="How many to use.  [default: all cores]",
-)
+@threads_option()
 def sample(
     model: str,
     seed: int | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import threads_within_reach
+from charlm.cli.options import threads_option
 from charlm.cli.progress import announce_compilation
 from charlm.units import LOG_BASES, from_nats
 
@@ -107,13 +107,7 @@ written as the bytes it was.
     help="Score a token that the model does not know as <unk>, stop there, or leave it out of the text.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    callback=threads_within_reach,
-    help="How many to use.  [default: all cores]",
-)
+@threads_option()
 def score(
     model: str,
     text: str,

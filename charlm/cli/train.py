@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import SectionedCommand, cell_names, text_options, threads_within_reach
+from charlm.cli.options import SectionedCommand, cell_names, text_options, threads_option
 from charlm.cli.progress import announce_compilation
 from charlm.cli.training_view import TrainingView
 
@@ -185,13 +185,7 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.option("--variational", is_flag=True, default=None, help="Drop the same units at all steps of a chunk.")
 @click.option("--initial-state", type=click.Choice(["zeros", "random"]), help="Of each sequence.  [default: zeros]")
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N", help="[default: 0]")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    callback=threads_within_reach,
-    help="[default: all cores]  Changes no result.",
-)
+@threads_option("[default: all cores]  Changes no result.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped; options are remembered.")
 @click.option("--init-from", metavar="MODEL", help="Begin with the weights of this model, and its vocabulary.")
 @click.option("--log", metavar="FILE.jsonl", help="Write a line of JSON now and then.")

@@ -14,19 +14,20 @@ from charlm.text.buckets import Buckets, Rows
 from charlm.text.corpus import Corpus, load
 from charlm.training import defaults
 from charlm.training.collections import Labelled, LabelledCollection
-from charlm.training.options import TrainingOptions
-from charlm.training.sequence_task import EVALUATION_ROWS, ClassifyTask, buckets
-from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, Course, Material, check_activation
+from charlm.training.sequence_task import EVALUATION_ROWS, ClassifyTask
+from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
+from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.train_request import Chosen
 
 EXCERPT_CHARACTERS = 60
 
 
-class ClassifyMaterial(Material):
+class ClassifyMaterial(WholeMaterial):
     """Texts, each with its label."""
 
     name = "classify"
     own_options = ("bidirectional",)
+    kind = ClassifyTask
     model_options = (*COMMON_MODEL_OPTIONS, "bidirectional")
     unit, counted = "label", "labels"
     train: Corpus
@@ -65,21 +66,15 @@ class ClassifyMaterial(Material):
         check_activation(values)
         return ClassifierConfig(vocabulary_size=self.train.vocabulary.size, labels=self.labels.size, **values)
 
-    def _collection(self, corpus: Corpus) -> LabelledCollection:
+    @property
+    def choices(self) -> int:
+        """See `WholeMaterial`."""
+        return self.labels.size
+
+    def collection(self, corpus: Corpus, config: Any) -> LabelledCollection:
+        """See `WholeMaterial`."""
         assert corpus.label_ids is not None
         return LabelledCollection(Rows.of_stream(corpus.tokens), corpus.label_ids, corpus.vocabulary.size)
-
-    def course(self, options: TrainingOptions) -> Course:
-        """See `Material`."""
-        collection = self._collection(self.train)
-        return Course(
-            min(options.batch_size, collection.lengths.size), buckets(collection, options).steps_per_epoch
-        )  # fmt: skip
-
-    def task(self, model: Classifier, options: TrainingOptions) -> ClassifyTask:
-        """See `Material`."""
-        valid = None if self.valid is None else self._collection(self.valid)
-        return ClassifyTask(model, self._collection(self.train), options, valid, self.labels.size, self.error)
 
     def described(self) -> list[str]:
         """See `Material`."""
@@ -91,14 +86,10 @@ class ClassifyMaterial(Material):
             f"{self.train.vocabulary.size:,} symbols{share}"
         ]
 
-    def glimpse(self, model: Classifier, seed: int) -> str:
-        """The accuracy on what was held out."""
-        return self.told
-
     def error(self, model: Classifier) -> float:
         """The share of labels that a model gets wrong of what was held out."""
         assert self.valid is not None
-        collection = self._collection(self.valid)
+        collection = self.collection(self.valid, model.config)
         right = total = 0
         for numbers in Buckets(collection.lengths, batch_size=EVALUATION_ROWS).once():
             example = collection.example(numbers)

@@ -49,7 +49,6 @@ class Material(ABC):
     counted: ClassVar[str] = "tokens"
     train: Any
     valid: Any
-    told: str = ""  # of the last validation
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading

@@ -15,21 +15,22 @@ from charlm.text.tagged import Lexicon, TaggedCorpus, load_tagged
 from charlm.text.tokenizer import Tokenizer
 from charlm.training import defaults
 from charlm.training.collections import Tagged, TaggedCollection
-from charlm.training.options import TrainingOptions
-from charlm.training.sequence_task import EVALUATION_ROWS, TagTask, buckets
-from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, Course, Material, check_activation
+from charlm.training.sequence_task import EVALUATION_ROWS, TagTask
+from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
 from charlm.workflows.tasks.reading import Reading
+from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.text_side import lexicon
 from charlm.workflows.train_request import Chosen
 
 EXCERPT_CHARACTERS = 60
 
 
-class TagMaterial(Material):
+class TagMaterial(WholeMaterial):
     """Sentences, a tag for each token."""
 
     name = "tag"
     own_options = ("bidirectional", "char_features", "token_column", "tag_column")
+    kind = TagTask
     model_options = (*COMMON_MODEL_OPTIONS, "bidirectional", "char_features")
     unit, counted = "tag", "tags"
     train: TaggedCorpus
@@ -74,18 +75,14 @@ class TagMaterial(Material):
             **sizes,
         )
 
-    def _collection(self, corpus: TaggedCorpus, config: TaggerConfig | None) -> TaggedCollection:
-        return TaggedCollection(corpus.tokens, corpus.tags, config.char_features if config else 0)
+    @property
+    def choices(self) -> int:
+        """See `WholeMaterial`."""
+        return self.labels.size
 
-    def course(self, options: TrainingOptions) -> Course:
-        """See `Material`."""
-        collection = self._collection(self.train, None)
-        return Course(min(options.batch_size, collection.lengths.size), buckets(collection, options).steps_per_epoch)
-
-    def task(self, model: Tagger, options: TrainingOptions) -> TagTask:
-        """See `Material`."""
-        valid = None if self.valid is None else self._collection(self.valid, model.config)
-        return TagTask(model, self._collection(self.train, model.config), options, valid, self.labels.size, self.error)
+    def collection(self, corpus: TaggedCorpus, config: Any) -> TaggedCollection:
+        """See `WholeMaterial`."""
+        return TaggedCollection(corpus.tokens, corpus.tags, 0 if config is None else config.char_features)
 
     def described(self) -> list[str]:
         """See `Material`."""
@@ -96,14 +93,10 @@ class TagMaterial(Material):
             f"{self.lexicon.words.size:,} words, {counts.unknown_rate:.2%} unknown"
         ]
 
-    def glimpse(self, model: Tagger, seed: int) -> str:
-        """How well what was held out is tagged."""
-        return self.told
-
     def error(self, model: Tagger) -> float:
         """1 - F1 of the entities of what was held out, or the share of wrong tags if they name none."""
         assert self.valid is not None
-        found = tag_sentences(model, self._collection(self.valid, model.config), self.labels)
+        found = tag_sentences(model, self.collection(self.valid, model.config), self.labels)
         true = [sentence.tags for sentence in self.valid.sentences]
         scores = score_entities(zip(true, found, strict=True))
         self.told = f"tags right {scores.token_accuracy:.2%}"

@@ -16,9 +16,9 @@ from charlm.text.buckets import Buckets
 from charlm.text.pairs import PairCorpus, Side, load_pairs
 from charlm.training import defaults
 from charlm.training.collections import PairCollection, Paired
-from charlm.training.options import TrainingOptions
-from charlm.training.sequence_task import EVALUATION_ROWS, TransduceTask, buckets
-from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, Course, Material, check_activation
+from charlm.training.sequence_task import EVALUATION_ROWS, TransduceTask
+from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
+from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.train_request import Chosen
 from charlm.workflows.transduction import greedy
 
@@ -26,11 +26,12 @@ EXCERPT_CHARACTERS = 60
 JUDGED_PAIRS = 500  # of what was held out
 
 
-class TransduceMaterial(Material):
+class TransduceMaterial(WholeMaterial):
     """Pairs of texts."""
 
     name = "transduce"
     own_options = ("bidirectional", "attention", "target_level")
+    kind = TransduceTask
     model_options = (*COMMON_MODEL_OPTIONS, "bidirectional", "attention")
     unit = "token"
     train: PairCorpus
@@ -75,21 +76,15 @@ class TransduceMaterial(Material):
             source_size=self.train.source.vocabulary.size, target_size=self.train.target.vocabulary.size, **values
         )
 
-    def _collection(self, corpus: PairCorpus) -> PairCollection:
+    @property
+    def choices(self) -> int:
+        """See `WholeMaterial`."""
+        return self.train.target.vocabulary.size
+
+    def collection(self, corpus: PairCorpus, config: Any) -> PairCollection:
+        """See `WholeMaterial`."""
         return PairCollection(
             corpus.sources, corpus.targets, corpus.source.vocabulary.size, corpus.target.vocabulary.size
-        )
-
-    def course(self, options: TrainingOptions) -> Course:
-        """See `Material`."""
-        collection = self._collection(self.train)
-        return Course(min(options.batch_size, collection.lengths.size), buckets(collection, options).steps_per_epoch)
-
-    def task(self, model: Transducer, options: TrainingOptions) -> TransduceTask:
-        """See `Material`."""
-        valid = None if self.valid is None else self._collection(self.valid)
-        return TransduceTask(
-            model, self._collection(self.train), options, valid, self.train.target.vocabulary.size, self.error
         )
 
     def described(self) -> list[str]:
@@ -102,14 +97,10 @@ class TransduceMaterial(Material):
             f"{self.train.target.vocabulary.size:,} symbols"
         ]
 
-    def glimpse(self, model: Transducer, seed: int) -> str:
-        """How many targets of what was held out are right."""
-        return self.told
-
     def error(self, model: Transducer) -> float:
         """The share of wrong targets among some of what was held out."""
         assert self.valid is not None
-        collection = self._collection(self.valid)
+        collection = self.collection(self.valid, model.config)
         some = np.arange(min(JUDGED_PAIRS, collection.lengths.size))
         pairs = []
         for batch in Buckets(collection.lengths[some], batch_size=EVALUATION_ROWS).once():
