@@ -64,11 +64,14 @@ def run(
     own = sources is None
     for part in range(parts):
         model.pack(part, parts, backward=True)
-    for name in ("alpha", "context", "attentional", "d_memory", "d_context", "d_scores"):
+    for name in ("alpha", "context", "attentional", "d_memory", "d_context", "d_scores", "keys", "values"):
         model.buffers.get(name, (max(S * N * H, T * N * S, 4000),))[...] = np.nan  # what is left from another pass
     asked = np.arange(rows) if sources is None else sources
-    result: Arrays = {"output": model.begin(d, h, arrays["lengths"], asked)}
+    outputs = model.sources(arrays["lengths"], h.shape[0], keep=not own)
+    result: Arrays = {"output": model.begin(d, outputs, asked)}
     pieces = [0, *cuts, rows]
+    for low, high in itertools.pairwise(pieces):
+        model.read(h, outputs, low, high)
     for low, high in itertools.pairwise(pieces):
         model.forward(low, high)
     if not own:
@@ -127,8 +130,12 @@ def test_other_sizes(steps: int, longest: int, size: int, lengths: tuple[int, ..
 
 def test_the_weights_are_a_distribution_over_the_source_alone() -> None:
     arrays = problem()
-    alpha = np.full((N, T, S), np.nan)
-    kernels.attend(arrays["d"], arrays["h"], arrays["lengths"], np.arange(N), alpha, arrays["d"].copy(), 0, N)
+    alpha, model = np.full((N, T, S), np.nan), layer(arrays)
+    own = model.sources(arrays["lengths"], S, keep=True)
+    model.read(arrays["h"], own, 0, N)
+    kernels.attend(
+        arrays["d"], own.keys, own.values, own.lengths, np.arange(N), alpha, arrays["d"].copy(), 0, N
+    )  # fmt: skip
     for n, length in enumerate(LENGTHS):
         assert np.isnan(alpha[n, :, length:]).all()
         if length:
@@ -223,22 +230,23 @@ def kernel_faults() -> Iterator[tuple[str, str, Change, Change]]:
 
         return change
 
-    for place, what in ((4, "alpha"), (5, "context")):
+    for place, what in ((5, "alpha"), (6, "context")):
         yield f"factor of {what}", "attend", nothing, scale(place, 1.001)
-    yield "padding takes part", "attend", instead(2, lambda lengths: np.full_like(lengths, S)), nothing
-    yield "a step too few", "attend", instead(2, lambda lengths: np.maximum(lengths - 1, 1)), nothing
-    yield "aligned at the beginning", "attend", roll(1, 0), nothing
-    yield "another row's source", "attend", roll(3, 0), nothing
-    yield "a step late", "attend", nothing, put(5, 0)
+    yield "padding takes part", "pack_sources", instead(1, lambda lengths: np.full_like(lengths, S)), nothing
+    yield "a step too few", "attend", instead(3, lambda lengths: np.maximum(lengths - 1, 1)), nothing
+    yield "aligned at the beginning", "pack_sources", roll(0, 0), nothing
+    yield "keys for values", "attend", instead(2, lambda values: values[:, ::-1]), nothing
+    yield "another row's source", "attend", roll(4, 0), nothing
+    yield "a step late", "attend", nothing, put(6, 0)
     yield "no squashing", "squash", instead(0, np.zeros_like), nothing
     yield "no reverse of squashing", "squash_backward", instead(1, np.zeros_like), nothing
-    for place, what in ((6, "d_d"), (7, "d_h")):
+    for place, what in ((7, "d_d"), (8, "d_h")):
         yield f"factor of {what}", "attend_backward", nothing, scale(place, 1.001)
         yield f"{what} a step late", "attend_backward", nothing, put(place, 0)
     yield "no gradient through the scores", "attend_backward", instead(1, np.zeros_like), nothing
-    yield "no gradient through alpha's sum", "attend_backward", roll(4, 1), nothing
-    yield "d_d not added to", "attend_backward", scale(6, 0.0), nothing
-    yield "padding learns", "attend_backward", instead(3, lambda lengths: np.full_like(lengths, S)), nothing
+    yield "no gradient through alpha's sum", "attend_backward", roll(5, 1), nothing
+    yield "d_d not added to", "attend_backward", scale(7, 0.0), nothing
+    yield "padding learns", "attend_backward", instead(4, lambda lengths: np.full_like(lengths, S)), nothing
     yield "no context", "attend_backward", instead(0, np.zeros_like), nothing
 
 

@@ -12,6 +12,7 @@ import pytest
 from charlm.engine import cells, optimise
 from charlm.engine.threads import Team
 from charlm.models import transducer
+from charlm.models.attention import Sources
 from charlm.models.transducer import Transducer, TransducerConfig
 from tests.engine_harness import FORWARD_TOLERANCE, VARIANTS, same_bits
 from tests.transducer_harness import V_T, Array, Problem, check_transducer, problem
@@ -121,10 +122,12 @@ def _handed_over(change: Callable[[Array, Array], object]) -> Callable[[Transduc
     def plant(model: Transducer) -> None:
         hand_over = model._hand_over
 
-        def faulty(start: list[Array], memory: Array, low: int, high: int) -> None:
-            hand_over(start, memory, low, high)
+        def faulty(start: list[Array], outputs: Sources, low: int, high: int) -> None:
+            hand_over(start, outputs, low, high)
             for state in start:
-                change(state[:, low:high], memory[:, low:high])
+                change(state[:, low:high], model._memory[:, low:high])
+            assert model.attention is not None
+            model.attention.read(model._memory, outputs, low, high)
 
         model._hand_over = faulty  # type: ignore[method-assign,assignment]
 
@@ -225,7 +228,9 @@ def test_threads_change_no_bit(cell: str, attention: bool, teams: list[Team], mo
             gradients, scores = model.gradients.flat.copy(), model.log_probs(sources, inputs, targets)
             memory = model.encode(sources)
             stepped = model.step(memory, memory.state, inputs[0])
-            results.append([np.array(loss_nats), gradients, scores, memory.start, memory.outputs, *stepped])
+            results.append([np.array(loss_nats), gradients, scores, memory.start, *stepped])
+            if memory.outputs:
+                results[-1] += [memory.outputs.keys, memory.outputs.values]
         for result in results[1:]:
             assert all(same_bits(found, wanted) for found, wanted in zip(result, results[0], strict=True))
 

@@ -23,80 +23,89 @@ import numpy as np
 from charlm.engine.jit import kernel
 from charlm.engine.layers import LANES, exp_row
 from charlm.engine.math import tanh
-from charlm.engine.matmul import ADD, ZERO, accumulate_outer, lanes_of, multiply, pack, pack_transposed, packed_size
+from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply, pack, pack_transposed
 
 
 @kernel
-def _room(h: Any, steps: int) -> Any:
-    """Room for ``steps`` steps of a source, (steps, H), packed as they are or transposed."""
-    lanes, size = lanes_of(h), h.shape[2]
-    return np.empty(max(packed_size(steps, size, lanes), packed_size(size, steps, lanes)), h.dtype)
+def pack_sources(h: Any, lengths: Any, keys: Any, values: Any, low: int, high: int) -> None:
+    """Pack the sources ``low`` .. ``high`` for the products: once, however many rows and steps ask them.
+
+    Args:
+        h: (S, M, H).
+        lengths: (M,), int64, each from 0 to S.
+        keys: OUT, (M, packed_size(H, S)): of each source its own l steps transposed, (H, l), packed; for (1).
+        values: OUT, (M, packed_size(S, H)): the same as they are, (l, H), packed; for (3).
+    """
+    size = h.shape[2]
+    h_rows = h.reshape(h.shape[0], h.shape[1] * size)
+    for m in range(low, high):
+        if lengths[m] > 0:
+            h_own = h_rows[h.shape[0] - lengths[m] :]
+            pack_transposed(h_own, m * size, size, keys[m], 0, 1)
+            pack(h_own, m * size, size, values[m], 0, 1)
 
 
 @kernel
-def attend(d: Any, h: Any, lengths: Any, sources: Any, alpha: Any, context: Any, low: int, high: int) -> None:
+def attend(
+    d: Any, keys: Any, values: Any, lengths: Any, sources: Any, alpha: Any, context: Any, low: int, high: int
+) -> None:  # fmt: skip
     """Equations (1)-(3) for the rows ``low`` .. ``high``.
 
     Args:
         d: (T, N, H).
-        h: (S, M, H).
-        lengths: (M,), int64, each from 0 to S.
+        keys, values, lengths: see `pack_sources`.
         sources: (N,), int64: the source that each row asks; several may ask one.
         alpha: OUT, (N, T, S); the first l columns of a row are those of its source's l steps, the others unspecified.
         context: OUT, (T, N, H).
     """
     steps, rows, size = d.shape
     d_rows, c_rows = d.reshape(1, steps, rows * size), context.reshape(1, steps, rows * size)
-    h_rows = h.reshape(h.shape[0], h.shape[1] * size)
-    packed, partial = _room(h, h.shape[0]), np.empty(LANES, d.dtype)
+    partial = np.empty(LANES, d.dtype)
     for n in range(low, high):
-        own, column = lengths[sources[n]], sources[n] * size
+        m, column = sources[n], n * size
+        own = lengths[m]
         if own == 0:
             for t in range(steps):
                 for j in range(size):
                     context[t, n, j] = 0
             continue
-        h_own = h_rows[h.shape[0] - own :]
-        pack_transposed(h_own, column, size, packed, 0, 1)
-        multiply(d_rows, 0, n * size, size, packed, alpha, n, 0, own, 1, 0, steps, ZERO, packed)  # (1)
+        multiply(d_rows, 0, column, size, keys[m], alpha, n, 0, own, 1, 0, steps, ZERO, keys[m])  # (1)
         for t in range(steps):
             weights = alpha[n, t, :own]
             _, total = exp_row(weights, partial)
             factor = d.dtype.type(1 / total)
             for s in range(own):
                 weights[s] *= factor  # (2)
-        pack(h_own, column, size, packed, 0, 1)
-        multiply(alpha, n, 0, own, packed, c_rows, 0, n * size, size, 1, 0, steps, ZERO, packed)  # (3)
+        multiply(alpha, n, 0, own, values[m], c_rows, 0, column, size, 1, 0, steps, ZERO, values[m])  # (3)
 
 
 @kernel
 def attend_backward(
-    d_context: Any, d: Any, h: Any, lengths: Any, alpha: Any, d_scores: Any, d_d: Any, d_h: Any, low: int, high: int
-) -> None:
+    d_context: Any, d: Any, keys: Any, values: Any, lengths: Any, alpha: Any, d_scores: Any, d_d: Any, d_h: Any,
+    low: int, high: int,
+) -> None:  # fmt: skip
     """The reverse of `attend` where row n asks source n (so M = N): no two rows meet in ``d_h``.
 
     Args:
         d_context: (T, N, H).
-        d, h, lengths, alpha: as `attend` had and left them.
+        d, keys, values, lengths, alpha: as `attend` had and left them.
         d_scores: scratch, (N, T, S).
         d_d: ACCUMULATED, (T, N, H).
         d_h: OUT, (S, N, H); zero before a source.
     """
     steps, rows, size = d.shape
+    longest = d_h.shape[0]
     as_rows, as_steps = (1, steps, rows * size), (steps, 1, rows * size)
-    h_rows, d_h_rows = h.reshape(h.shape[0], rows * size), d_h.reshape(h.shape[0], rows * size)
-    packed = _room(h, h.shape[0])
+    d_h_rows, none = d_h.reshape(longest, rows * size), keys[0, :0]
     for n in range(low, high):
         own, column = lengths[n], n * size
-        first = h.shape[0] - own
-        for s in range(h.shape[0]):
+        for s in range(longest):
             for j in range(size):
                 d_h[s, n, j] = 0
         if own == 0:
             continue
-        pack_transposed(h_rows[first:], column, size, packed, 0, 1)
         multiply(
-            d_context.reshape(as_rows), 0, column, size, packed, d_scores, n, 0, own, 1, 0, steps, ZERO, packed
+            d_context.reshape(as_rows), 0, column, size, keys[n], d_scores, n, 0, own, 1, 0, steps, ZERO, none
         )  # (3): the gradient of alpha, to begin with
         for t in range(steps):
             weights, d_row = alpha[n, t, :own], d_scores[n, t, :own]
@@ -105,12 +114,12 @@ def attend_backward(
                 mean += weights[s] * d_row[s]
             for s in range(own):
                 d_row[s] = weights[s] * (d_row[s] - mean)  # (2)
-        pack(h_rows[first:], column, size, packed, 0, 1)
-        multiply(d_scores, n, 0, own, packed, d_d.reshape(as_rows), 0, column, size, 1, 0, steps, ADD, packed)  # (1)
-        start, step, none = n * steps * h.shape[0], h.shape[0], packed[:0]
+        multiply(d_scores, n, 0, own, values[n], d_d.reshape(as_rows), 0, column, size, 1, 0, steps, ADD, none)  # (1)
+        d_h_own = d_h_rows[longest - own :]
         for left, right in ((alpha, d_context), (d_scores, d)):  # (3), (1)
             accumulate_outer(
-                left, start, step, own, right.reshape(as_steps), column, size, d_h_rows[first:], column, none, 0, 1
+                left, n * steps * longest, longest, own, right.reshape(as_steps), column, size, d_h_own, column, none,
+                0, 1,
             )  # fmt: skip
 
 

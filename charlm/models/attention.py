@@ -11,19 +11,39 @@ The phases are those of an output layer (see `softmax`): `begin`; then each thre
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import attention, matmul
+from charlm.engine.jit import VECTOR_BYTES
 from charlm.engine.matmul import ADD, BIAS, ZERO
+from charlm.engine.memory import aligned_zeros
 from charlm.models.buffers import Buffers
 from charlm.models.packed_weight import PackedWeight
 from charlm.models.parameters import Array, Parameters
 
 Numbers = NDArray[np.int64]
 W, B = "attention/w", "attention/b"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What attention reads of M sources: their outputs, packed for its products.
+
+    Attributes:
+        keys, values: see `charlm.engine.attention.pack_sources`; filled by `Attention.read`.
+        lengths: (M,), of the sources.
+        steps: S, of the longest.
+    """
+
+    keys: Array
+    values: Array
+    lengths: Numbers
+    steps: int
 
 
 class Attention:
@@ -60,21 +80,40 @@ class Attention:
         for i, packed in enumerate(self._halves):
             packed.pack(self._half(self.parameters, i), part, parts, backward=backward)
 
-    def begin(self, hidden: Array, memory: Array, lengths: Numbers, sources: Numbers) -> Array:
+    def sources(self, lengths: Numbers, steps: int, *, keep: bool) -> Sources:
+        """Room for sources of these lengths in S steps.
+
+        Args:
+            keep: for longer than until the next call: no room that is used again.
+        """
+        kind = self.parameters.flat.dtype
+        lanes = VECTOR_BYTES // kind.itemsize
+
+        def room(name: str, k: int, n: int) -> Array:
+            shape = lengths.size, matmul.packed_size(k, n, lanes)
+            return aligned_zeros(math.prod(shape), kind).reshape(shape) if keep else self.buffers.get(name, shape)
+
+        keys, values = room("keys", self.size, steps), room("values", steps, self.size)
+        return Sources(keys, values, np.ascontiguousarray(lengths, np.int64), steps)
+
+    def read(self, memory: Array, sources: Sources, low: int, high: int) -> None:
+        """Pack the sources ``low`` .. ``high`` of h (S, M, H), which are aligned at their ends."""
+        attention.pack_sources(memory, sources.lengths, sources.keys, sources.values, low, high)
+
+    def begin(self, hidden: Array, sources: Sources, asked: Numbers) -> Array:
         """Set up the arrays of a pass.
 
         Args:
             hidden: d, (T, N, H).
-            memory: h, (S, M, H), of sources that are aligned at their ends.
-            lengths: (M,), of the sources.
-            sources: (N,), the source that each row asks.
+            sources: to be filled by `read` before `forward`.
+            asked: (N,), the source that each row asks.
 
         Returns:
             a~, (T, N, H), which `forward` fills.
         """
         steps, rows, _ = hidden.shape
-        self.hidden, self.memory, self.lengths, self.sources = hidden, memory, lengths, sources
-        self.alpha = self.buffers.get("alpha", (rows, steps, memory.shape[0]))
+        self.hidden, self.asked, self._of = hidden, asked, sources
+        self.alpha = self.buffers.get("alpha", (rows, steps, sources.steps))
         self.context = self.buffers.get("context", hidden.shape)
         self.output = self.buffers.get("attentional", hidden.shape)
         return self.output
@@ -82,7 +121,8 @@ class Attention:
     def forward(self, low: int, high: int) -> None:
         """Equations (1)-(4) for the rows ``low`` .. ``high``."""
         steps, size = self.hidden.shape[0], self.size
-        attention.attend(self.hidden, self.memory, self.lengths, self.sources, self.alpha, self.context, low, high)
+        keys, values, lengths = self._of.keys, self._of.values, self._of.lengths
+        attention.attend(self.hidden, keys, values, lengths, self.asked, self.alpha, self.context, low, high)
         for i, source in enumerate((self.context, self.hidden)):
             matmul.multiply(
                 source, 0, 0, size, self._halves[i].forward, self.output, 0, 0, size, steps, low, high,
@@ -93,7 +133,7 @@ class Attention:
     def begin_backward(self) -> tuple[Array, Array]:
         """The gradients of a~, which the caller fills, and of the source's outputs, which `backward` does."""
         self.d_output = self.buffers.get("d_attentional", self.output.shape)
-        self.d_memory = self.buffers.get("d_memory", self.memory.shape)
+        self.d_memory = self.buffers.get("d_memory", (self._of.steps, *self.hidden.shape[1:]))
         self.d_context = self.buffers.get("d_context", self.context.shape)
         self.d_scores = self.buffers.get("d_scores", self.alpha.shape)
         return self.d_output, self.d_memory
@@ -111,8 +151,8 @@ class Attention:
                 self.d_output, 0, 0, size, packed.backward, target, 0, 0, size, steps, low, high, ZERO, self._none
             )
         attention.attend_backward(
-            self.d_context, self.hidden, self.memory, self.lengths, self.alpha, self.d_scores, d_hidden, self.d_memory,
-            low, high,
+            self.d_context, self.hidden, self._of.keys, self._of.values, self._of.lengths, self.alpha, self.d_scores,
+            d_hidden, self.d_memory, low, high,
         )  # fmt: skip
 
     def sum_gradients(self, part: int, parts: int) -> None:

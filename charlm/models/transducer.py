@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from charlm.engine.threads import Task, Team, share
-from charlm.models.attention import Attention, Numbers
+from charlm.models.attention import Attention, Numbers, Sources
 from charlm.models.buffers import Buffers
 from charlm.models.encoder import Encoder, EncoderConfig, initialise_encoder
 from charlm.models.language_model import SMALL_WORK
@@ -100,14 +100,12 @@ class Memory:
 
     Attributes:
         start: (L, S, M, H): the decoder's state before the first step.
-        outputs: (T, M, H): the encoder's, in the order of the text, aligned at their ends; T = 0 without attention.
-        lengths: (M,), of the sources.
-        sources: (R,): which of them each row continues.
+        outputs: the encoder's, for attention; None without.
+        sources: (R,): which source each row continues.
     """
 
     start: Array
-    outputs: Array
-    lengths: Numbers
+    outputs: Sources | None
     sources: Numbers
 
     @property
@@ -221,7 +219,7 @@ class Transducer:
         def through_time(part: int, parts: int) -> None:
             low, high = share(self.decoder.rows, part, parts)
             network.forward(part, parts)
-            self._hand_over([layer.state[0] for layer in self.decoder.layers], self._memory, low, high)
+            self._hand_over([layer.state[0] for layer in self.decoder.layers], self._outputs, low, high)
             self.decoder.forward(part, parts)
             if self.attention:
                 self.attention.forward(low, high)
@@ -239,20 +237,27 @@ class Transducer:
 
     def _begin(self, sources: Sequences, inputs: Ids, targets: Ids, dropout: TransducerDropout | None) -> None:
         """Set up the arrays of a pass forward and back."""
-        rows, config = inputs.shape[1], self.config
+        rows = inputs.shape[1]
         of_source, of_target = (dropout.encoder, dropout.decoder) if dropout else (None, None)
         self.encoder.begin(sources, of_source)
         self.encoder.network.begin_backward()
         self._begin_decoder(inputs, self.decoder.zero_state(rows), of_target)
         self._d_hidden, self._d_state = self.decoder.begin_backward()
         self._d_state[...] = 0
-        self._memory = self.buffers.get("memory", (sources.ids.shape[0], rows, config.hidden_size))
-        self._d_output = self._d_hidden
+        self._d_output, self._outputs = self._d_hidden, self._room_for(sources, keep=False)
         output = self.decoder.hidden[-1]
-        if self.attention:
-            output = self.attention.begin(output, self._memory, sources.lengths, np.arange(rows))
+        if self.attention and self._outputs:
+            output = self.attention.begin(output, self._outputs, np.arange(rows))
             self._d_output, self._d_memory = self.attention.begin_backward()
         self.output.begin(output, targets)
+
+    def _room_for(self, sources: Sequences, *, keep: bool) -> Sources | None:
+        """Room for the encoder's outputs, side by side and as attention reads them; None without attention."""
+        if self.attention is None:
+            return None
+        steps, rows = sources.ids.shape
+        self._memory = self.buffers.get("memory", (steps, rows, self.config.hidden_size))
+        return self.attention.sources(sources.lengths, steps, keep=keep)
 
     def _begin_decoder(
         self, inputs: Ids, state: Array, dropout: Dropout | None = None, *, reuse_table: bool = False
@@ -268,20 +273,22 @@ class Transducer:
         size = self.config.encoder.hidden_size
         return [slice(i * size, (i + 1) * size) for i in range(self.config.directions)]
 
-    def _hand_over(self, start: Sequence[Array], memory: Array, low: int, high: int) -> None:
+    def _hand_over(self, start: Sequence[Array], outputs: Sources | None, low: int, high: int) -> None:
         """Lay the encoder's directions side by side, for the rows ``low`` .. ``high``.
 
         Args:
             start: OUT, of each layer (S, N, H): the decoder's state before its first step.
-            memory: OUT, (T, N, H): the encoder's outputs; not written without attention.
+            outputs: OUT, the encoder's outputs; None without attention.
         """
         network = self.encoder.network
         is_read = (network.lengths[low:high] > 0)[:, np.newaxis]  # a source without any token begins at zero
         for i, columns in enumerate(self._columns()):
             for state, pair in zip(start, network.layers, strict=True):
                 state[:, low:high, columns] = pair[i].state[network.steps, :, low:high] * is_read
-            if self.attention:
-                memory[:, low:high, columns] = network.output(i)[:, low:high]
+        if self.attention and outputs:
+            for i, columns in enumerate(self._columns()):
+                self._memory[:, low:high, columns] = network.output(i)[:, low:high]
+            self.attention.read(self._memory, outputs, low, high)
 
     def _hand_back(self, low: int, high: int) -> None:
         """The reverse of `_hand_over`, for the gradients."""
@@ -319,15 +326,14 @@ class Transducer:
             self.team.run(lambda part, parts: self._pack(part, parts, backward=False))
             self._packed, self._tabulated = True, False
         self.team.run(network.tabulate)
-        start = decoder.zero_state(rows)
-        outputs = np.zeros((steps if self.attention else 0, rows, self.config.hidden_size), decoder.dtype)
+        start, outputs = decoder.zero_state(rows), self._room_for(sources, keep=True)
 
         def through_time(part: int, parts: int) -> None:
             network.forward(part, parts)
             self._hand_over(list(start), outputs, *share(rows, part, parts))
 
         self._run_rows(through_time, rows, steps * rows)
-        return Memory(start, outputs, np.asarray(sources.lengths, np.int64), np.arange(rows))
+        return Memory(start, outputs, np.arange(rows))
 
     def _infer(self, memory: Memory, inputs: Ids, state: Array) -> Array:
         """Set up a pass of the decoder; returns what the output layer reads."""
@@ -336,9 +342,9 @@ class Transducer:
             self.team.run(self.decoder.tabulate)
             self._tabulated = self.decoder.whole_table
         hidden = self.decoder.hidden[-1]
-        if self.attention is None:
-            return hidden
-        return self.attention.begin(hidden, memory.outputs, memory.lengths, memory.sources)
+        if self.attention and memory.outputs:
+            return self.attention.begin(hidden, memory.outputs, memory.sources)
+        return hidden
 
     def _forward(self, part: int, parts: int) -> tuple[int, int]:
         """Take this thread's rows through decoder and attention; which they are."""
