@@ -13,7 +13,9 @@ from charlm.cli.options import threads_option
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
-    from charlm.workflows.predict import Labelling, Tagging, Transduction
+    from charlm.workflows.predictors.labels import Labelling
+    from charlm.workflows.predictors.tags import Tagging
+    from charlm.workflows.predictors.targets import Transduction
 
 TAB = "\t"
 
@@ -35,15 +37,17 @@ What is read and printed depends on the model, that is on the --task it was trai
   transduce  a source a line. Printed: its target. With --n-best N, N lines for each: the number of the source, the
              log probability of the whole target with its end (nats), the target; tabs between.
 
-A line of output answers each line of input, empty ones too, in order.
+A line of output answers each line of input, empty ones too, in order; with --n-best N, N lines.
 
 --evaluate reads what train reads (label<TAB>text, tokens with tags, source<TAB>target) and prints, for labels:
-accuracy, and by label precision, recall, F1 and what was taken for what; for tags: how many are right, and if they
+accuracy, and by label precision, recall, F1 and what was taken for what (of more than 25 labels only what was most
+often); for tags: how many are right, and if they
 name entities (B-person, I-person, O) precision, recall and F1 of whole entities, counted as conlleval counts them; for
 targets: how many are wholly right, and edits (insertions, deletions, substitutions) for each token wanted.
 
 --json prints an object a line: text and labels, each with label and probability; tokens and tags; or source and
-targets, each with target and log_prob_nats. With --evaluate, one object with the figures.
+targets, each with target and log_prob_nats. With --evaluate, one object with the figures; of labels, confusions lists
+what was taken for what.
 """
 
 
@@ -51,10 +55,13 @@ targets, each with target and log_prob_nats. With --evaluate, one object with th
 @click.argument("model", metavar="MODEL")
 @click.argument("text", metavar="[TEXT]", default="-")
 @click.option("--evaluate", is_flag=True, help="TEXT has the answers: say how good the model is.")
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="classify: so many labels.  [default: 1]")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="classify: the N likeliest labels.  [default: 1]")
 @click.option("--beam", type=click.IntRange(1, 1000), metavar="N", help="transduce: search with a beam of N.")
 @click.option(
-    "--n-best", type=click.IntRange(1, 1000), metavar="N", help="transduce: so many targets; a beam as wide, at least."
+    "--n-best",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="transduce: the N likeliest targets; the beam is N, if not given.",
 )
 @click.option(
     "--token-column",
@@ -66,7 +73,7 @@ targets, each with target and log_prob_nats. With --evaluate, one object with th
     "--tag-column",
     type=click.IntRange(0, 1000),
     metavar="N",
-    help="tag, with --evaluate: that of the tag.  [default: as in training]",
+    help="tag, with --evaluate: the column of the tag.  [default: as in training]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
 @threads_option()
@@ -83,7 +90,8 @@ def predict(
 
     announce_compilation(live=False)
     trained = load_trained(model, threads)
-    predictor = new_predictor(trained, given)
+    predictor = new_predictor(trained, given, evaluates=evaluate)
+    predictor.warn = lambda message: click.echo(f"charlm: {message}", err=True)
     if text == "-" and sys.stdin.isatty():
         click.echo("reading from the terminal, up to Ctrl-D", err=True)
     if evaluate:
@@ -100,6 +108,8 @@ def predict(
     for window in predictor.predict(text):
         sys.stdout.buffer.write("".join(shown(window)).encode("utf-8"))
         sys.stdout.buffer.flush()
+    if predictor.unknowns:
+        predictor.warn(f"{predictor.unknowns:,} of {predictor.tokens:,} tokens are unknown to the model")
 
 
 def _label_rows(window: Iterable[Labelling]) -> Iterator[str]:
@@ -119,14 +129,14 @@ def _label_objects(window: Iterable[Labelling]) -> Iterator[str]:
 
 def _tag_rows(window: Iterable[Tagging]) -> Iterator[str]:
     for one in window:
+        yield "\n" * one.blank_before
         for row, tag in zip(one.sentence.rows, one.tags, strict=True):
             columns = row.rstrip(" ")
             yield f"{columns}{' ' if ' ' in columns and TAB not in columns else TAB}{tag}\n"
-        yield "\n"
 
 
 def _tag_objects(window: Iterable[Tagging]) -> Iterator[str]:
-    return (_object({"tokens": one.sentence.tokens, "tags": one.tags}) for one in window)
+    return (_object({"tokens": one.sentence.tokens, "tags": one.tags}) for one in window if one.tags)
 
 
 class _Targets:

@@ -36,7 +36,8 @@ SIGTERM save and stop; a resumed training gives the same bits as one that was ne
 Options that are not given follow from the size of the text; what was chosen is told, with the reason.
 
 --json ends with one object on standard output: model, parameters, epochs, steps, tokens, seconds, tokens_per_second,
-train_nats and best_valid_nats (nats per token; null if there is no validation).
+train_nats and best_valid_nats (nats per token; null if there is no validation). With --task classify a token is a
+label, with --task tag a tag.
 """
 
 SECTIONS = {
@@ -192,7 +193,7 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def train(as_json: bool, quiet: bool, **given: Any) -> None:
-    """Train a language model on a text, or several, or a token file.
+    """Train a language model, a classifier, a tagger or a transducer.
 
     CORPUS is a text in UTF-8 (also .gz), - for standard input, or what `charlm tokenize -o` wrote.
     """

@@ -43,6 +43,7 @@ class TrainingView:
         self.begun = False
         self.bar: Any = None
         self.valid = ""
+        self.best = ""  # how the best model did, where not only the loss judges
 
     def __enter__(self) -> TrainingView:
         return self
@@ -133,10 +134,13 @@ class TrainingView:
         kind = "training" if event.valid_nats is None else "validation"
         self.valid = f"  {kind} {judged:.3f}"
         mark = "best so far, saved" if event.improved else "no better"
-        self._line(
-            f"epoch {trainer.epoch:.1f}  {kind} {self.show_loss(judged)}, training {event.train_nats:.3f}: {mark}"
-        )
-        lines = glimpse.splitlines()[:SAMPLE_LINES] or [""]
+        losses = f"{kind} {self.show_loss(judged)}"
+        if event.valid_nats is not None:
+            losses += f", training {event.train_nats:.3f}"
+        if event.improved and event.valid_error is not None:
+            self.best = glimpse
+        self._line(f"epoch {trainer.epoch:.1f}  {losses}: {mark}")
+        lines = glimpse.splitlines()[:SAMPLE_LINES]
         for line in lines:
             shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
             self._line(click.style(f"    {shown[:SAMPLE_WIDTH]}", dim=True))
@@ -161,6 +165,8 @@ class TrainingView:
             return
         best = result.best_valid_nats if result.best_valid_nats is not None else result.train_nats
         found = "" if best is None else f"; best {self.show_loss(best)}"
+        if self.best:
+            found = f"; best {self.best}"
         self._line(
             f"{result.reason}: {result.steps:,} steps, {result.tokens:,} {self.counted} in {result.seconds:.1f} s "
             f"({result.tokens_per_second:,.0f} {self.counted}/s){found}"

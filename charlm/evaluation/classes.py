@@ -12,6 +12,7 @@ from charlm.evaluation.table import align
 
 Matrix = NDArray[np.int64]
 
+SHOWN_LABELS = 25  # of a confusion matrix that is shown whole
 NONE = "."  # how a confusion matrix shows 0, so that what is there stands out
 
 
@@ -64,17 +65,27 @@ def render_scores(matrix: Matrix, names: Sequence[str]) -> str:
     return align(rows, left=1)
 
 
+def confusions(matrix: Matrix) -> list[tuple[int, int, int]]:
+    """What was taken for what: true label, label that was told, how often; the most frequent first."""
+    gold, told = np.nonzero(matrix - np.diag(np.diagonal(matrix)))
+    found = [(int(g), int(p), int(matrix[g, p])) for g, p in zip(gold, told, strict=True)]
+    return sorted(found, key=lambda one: (-one[2], one[:2]))
+
+
 def render_confusion(matrix: Matrix, names: Sequence[str]) -> str:
     """A confusion matrix as lines of aligned columns: a row for each true label, a column for each that was told.
 
     Columns bear the numbers of the rows, since many names would not fit. A label that neither is there nor was told
-    has neither row nor column.
+    has neither row nor column. Of more than `SHOWN_LABELS`, only what was confused most is listed.
 
     Args:
         matrix: (L, L); see ``confusion_matrix``.
         names: each label's.
     """
     shown = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1)).tolist()
+    if len(shown) > SHOWN_LABELS:
+        most = confusions(matrix)[:SHOWN_LABELS]
+        return align([["true label", "told", "items"], *([names[g], names[p], f"{n:,}"] for g, p, n in most)], left=2)
     rows = [["", "true label", *(str(number + 1) for number in shown), "items", "right"]]
     for label in shown:
         told = [f"{count:,}" if count else NONE for count in matrix[label, shown].tolist()]

@@ -41,7 +41,8 @@ def held_stratified(label_ids: NDArray[np.int32], fraction: Fraction, seed: int)
     """Whether each of the sequences with these labels is held out: of every label about the same share, at random.
 
     Of n sequences of a label floor(n f + 1/2) are held out, but at least one stays: a label that occurs once is learnt
-    from, and a rare one may be missing from what is held out.
+    from, and a rare one may be missing from what is held out. Where all labels are rare, so that this is less than half
+    of what was asked for, sequences of any label make up for it.
 
     Args:
         label_ids: (n,), not negative.
@@ -54,6 +55,15 @@ def held_stratified(label_ids: NDArray[np.int32], fraction: Fraction, seed: int)
         count = (2 * places.size * fraction.numerator + fraction.denominator) // (2 * fraction.denominator)
         order = np.random.default_rng([seed, label]).permutation(places.size)
         held[places[order[: min(count, places.size - 1)]]] = True
+    wanted = label_ids.size * fraction.numerator // fraction.denominator
+    if 2 * int(held.sum()) < wanted:
+        left = np.bincount(label_ids[~held])
+        for place in np.random.default_rng(seed).permutation(np.flatnonzero(~held)).tolist():
+            if held.sum() == wanted:
+                break
+            if left[label_ids[place]] > 1:
+                held[place] = True
+                left[label_ids[place]] -= 1
     return held
 
 

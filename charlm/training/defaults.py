@@ -154,5 +154,5 @@ def choose_whole(examples: int, vocabulary_size: int, task: str) -> dict[str, tu
     if task == "tag":
         chosen["char_features"] = (True, "words never seen have characters too")
     if task == "transduce":
-        chosen["attention"] = (False, "the last states tell all")
+        chosen["attention"] = (False, "with it, the decoder sees all of the source at each step")
     return chosen

@@ -47,6 +47,7 @@ class Validated:
     train_nats: float  # per prediction, since the last validation
     valid_nats: float | None
     improved: bool
+    valid_error: float | None = None  # 0 to 1; None where the loss alone judges
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,10 @@ class Trainer:
         """Why the training is over, if it is."""
         progress, options = self.state.progress, self.options
         if self.total_steps is not None and progress.step >= self.total_steps:
-            return f"{options.epochs} epochs done"
+            return f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'} done"
         if options.time_seconds is not None and progress.seconds >= options.time_seconds:
-            return f"{options.time_seconds:g} seconds are over"
+            unit = "second is" if options.time_seconds == 1 else "seconds are"
+            return f"{options.time_seconds:g} {unit} over"
         if options.patience is not None and progress.unimproved >= options.patience:
             return f"no improvement in {progress.unimproved} validations"
         return None
@@ -275,7 +277,7 @@ class Trainer:
             progress.best_error or 0.0,
             progress.best_nats,
         )
-        event = Validated(train_nats, valid_nats, improved)
+        event = Validated(train_nats, valid_nats, improved, error)
         if not math.isfinite(judged):
             return f"the validation loss is {judged}", event
         if not self.state.is_finite():

@@ -105,16 +105,19 @@ def encode(
     return Text(lines, numbers, tokens, ids, line_ends, last + 1)
 
 
-def line_windows(path: str, encoding: Encoding, characters: int | None = None) -> Iterator[list[str]]:
+def line_windows(
+    path: str, encoding: Encoding, characters: int | None = None, *, any_level: bool = True
+) -> Iterator[list[str]]:
     """The lines of a text in windows, of which none waits for more of the input than has come.
 
     Args:
         characters: of a window, about; by default ``WINDOW_CHARACTERS``.
+        any_level: whether ``--level byte`` is a way out of what is not UTF-8.
 
     Raises:
         InputError: the text is at fault; the lines before the fault have been given.
     """
-    for block in read_blocks(path, encoding=encoding):
+    for block in read_blocks(path, encoding=encoding, any_level=any_level):
         lines = block.removesuffix(NEWLINE).split(NEWLINE)
         ends = np.fromiter(accumulate(map(len, lines)), np.int64, len(lines)) + np.arange(1, len(lines) + 1)
         windows = max(1, round(int(ends[-1]) / (characters or WINDOW_CHARACTERS)))

@@ -116,7 +116,8 @@ class Plan:
         """Options that follow from the number of steps."""
         course = self.material.course(options)
         if course.rows < options.batch_size:
-            self.remarks.append(f"the text is shorter than a batch: {course.rows} rows instead of {options.batch_size}")
+            rows = f"{course.rows} {'row' if course.rows == 1 else 'rows'}"
+            self.remarks.append(f"the text is shorter than a batch: {rows} instead of {options.batch_size}")
             self.chosen["batch_size"] = (course.rows, "the text has no more")
             options = replace(options, batch_size=course.rows)
         total = None

@@ -20,6 +20,7 @@ from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.train_request import Chosen
 
 EXCERPT_CHARACTERS = 60
+LISTED = 8  # labels of a remark
 
 
 class ClassifyMaterial(WholeMaterial):
@@ -50,11 +51,11 @@ class ClassifyMaterial(WholeMaterial):
         counts = np.bincount(self.train.label_ids, minlength=self.labels.size)
         once = [self.labels.names[i] for i in np.flatnonzero(counts == 1).tolist()]
         if once:
-            reading.remarks.append(f"seen once, which is little to learn from: {', '.join(once)}")
+            reading.remarks.append(f"seen once, which is little to learn from: {listed(once, self.labels.size)}")
         if self.valid is not None and self.valid.label_ids is not None:
             missing = self.labels.missing(self.valid.label_ids)
             if missing:
-                reading.remarks.append(f"not among what is held out: {', '.join(missing)}")
+                reading.remarks.append(f"not among what is held out: {listed(missing, self.labels.size)}")
 
     def suggestions(self) -> Chosen:
         """See `Material`."""
@@ -115,3 +116,10 @@ class ClassifyMaterial(WholeMaterial):
             "labels": list(self.labels.names),
             "label_counts": counts.tolist(),
         }
+
+
+def listed(names: list[str], size: int) -> str:
+    """Some of the labels, and how many there are of all."""
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    return f"{', '.join(names[:LISTED])} and others, {len(names):,} of {size:,} labels (lines are label<TAB>text)"

@@ -35,8 +35,14 @@ class CorpusLike(Protocol):
     def size(self) -> int:
         """How much there is to predict, or to read."""
 
+    @property
+    def counts(self) -> Any:
+        """What was counted in it."""
+
 
 C = TypeVar("C", bound=CorpusLike)
+
+MOSTLY_UNKNOWN = 0.5  # of all tokens: then something is wrong
 
 
 class Reading:
@@ -157,6 +163,11 @@ class Reading:
             # Of --init-from, the limits are those of the vocabulary that it brings.
             count = None if self.origin is not None else least_count
             self.text_record = {"min_count": count, "vocab_size": text.vocab_size, "valid_frac": fraction}
+        share = getattr(train.counts, "unknown_rate", 0.0)
+        if share > MOSTLY_UNKNOWN:
+            self.remarks.append(
+                f"{share:.0%} of the tokens are unknown: should it be --level char, or a lower --min-count?"
+            )
         if valid is not None and valid.size > train.size:
             self.remarks.append(
                 f"the validation text ({valid.size:,} tokens) is longer than the training text ({train.size:,})"

@@ -1,0 +1,1 @@
+"""What models predict, by task: labels of texts, tags of tokens, targets of sources."""
