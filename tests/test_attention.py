@@ -13,8 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 from charlm.engine import attention as kernels
 from charlm.models import attention
 from charlm.models.attention import Attention
+from charlm.models.buffers import Buffers
 from charlm.models.parameters import Parameters
-from charlm.models.stack import Buffers
 from tests.engine_harness import FORWARD_TOLERANCE, GRADIENT_TOLERANCE, same_bits
 from tests.gradient_check import check
 from tests.reference import attention as reference

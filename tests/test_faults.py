@@ -223,7 +223,8 @@ def test_faults_are_caught_in_the_whole_model(name: str) -> None:
         Fault("reset ignored", "backward", instead("reset", np.zeros_like)),
     ):
         model = problem.model()
-        model.stack.cell = fault.plant(cell)
+        for layer in model.stack.layers:
+            layer.cell = fault.plant(cell)
         must_fail(lambda model=model: check_model(problem, model, probes=4), fault.name)  # type: ignore[misc]
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from charlm.engine import attention, matmul
 from charlm.engine.matmul import ADD, BIAS, ZERO
+from charlm.models.buffers import Buffers
+from charlm.models.packed_weight import PackedWeight
 from charlm.models.parameters import Array, Parameters
-from charlm.models.stack import Buffers, PackedWeight
 
 Numbers = NDArray[np.int64]
 W, B = "attention/w", "attention/b"

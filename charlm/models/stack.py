@@ -22,7 +22,7 @@ from charlm.engine import cells, layers, matmul
 from charlm.engine.matmul import BIAS, ZERO
 from charlm.engine.threads import share
 from charlm.models.buffers import Buffers
-from charlm.models.layer import Layer
+from charlm.models.layer import Flags, Layer
 from charlm.models.packed_weight import PackedWeight
 from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.projection import Projection
@@ -95,6 +95,7 @@ class Batch:
     initial: Array  # (L, S, N, H): the state in which a sequence begins
     draws: list[NDArray[np.uint8]] | None = None  # for dropout, a (T or 1, N, H) for each layer
     threshold: int = 0  # dropped with probability threshold / 256
+    reset: Flags | None = None  # (T, N): 1 where a sequence begins; by default where an input is a start
 
 
 class Stack:
@@ -161,7 +162,8 @@ class Stack:
         else:
             ids, index = np.unique(batch.inputs, return_inverse=True)
             self.ids, self.index = ids, index.reshape(steps, rows).astype(np.int32)
-        self.reset = (batch.inputs >= config.vocabulary_size).astype(np.uint8)
+        is_start = batch.inputs >= config.vocabulary_size
+        self.reset = is_start.astype(np.uint8) if batch.reset is None else batch.reset
         self.embedded = self.buffers.get("embedded", (1, self.ids.size, config.embedding_size))
         self.projection.begin(self.ids.size)
         for layer, state in zip(self.layers, batch.state, strict=True):
