@@ -144,14 +144,14 @@ def test_a_state_that_padding_touches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_characters_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Tagger._empty_rows
+    original = Tagger._give_inputs
 
     def without(tagger: Tagger) -> None:
         characters, tagger.characters = tagger.characters, None
         original(tagger)
         tagger.characters = characters
 
-    monkeypatch.setattr(Tagger, "_empty_rows", without)
+    monkeypatch.setattr(Tagger, "_give_inputs", without)
     check_tagger(tag_problem(characters=False))
     fails(check_tagger, tag_problem())
 

@@ -197,12 +197,10 @@ def tag_problem(
     config = TaggerConfig(
         V, E, H, LABELS, layers, cell, activation, bidirectional, CHARACTERS if characters else 0, CHAR_E, CHAR_H
     )
-    rng = np.random.default_rng(2)
     spelling_lengths = (2, 5, 1, 3)
     rows = Rows.of_sequences([np.array(ids, np.int32) for ids in ([0, 1, 0], [2], [3, 0, 2, 1])])
     word_ids = np.array([4, 0, 0, 7], np.int32)
     tags = [np.array(ids, np.int32) for ids in ([0, 2, 1], [1], [2, -1, 0, 0])]
-    del rng
     return TagProblem(
         config, Tokens(rows, word_ids, rows_of(spelling_lengths, CHARACTERS, 4)), Rows.of_sequences(tags), dropout
     )
