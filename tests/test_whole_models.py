@@ -71,7 +71,8 @@ def test_classifier(cell: str, activation: str, bidirectional: bool) -> None:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("dropout", ["", "each", "variational"])
 def test_deep_classifier(layers: int, dropout: str) -> None:
-    check_classifier(classify_problem("gru", layers=layers, dropout=dropout), probes=None if layers == 3 else 8)
+    probes = None if layers == 3 and dropout == "each" else 8
+    check_classifier(classify_problem("gru", layers=layers, dropout=dropout), probes)
 
 
 @variants
@@ -174,7 +175,8 @@ def test_a_sentence_alone_gives_the_same_bits() -> None:
     together = model.log_probs(problem.batch())
     for number, length in enumerate(problem.tags.lengths.tolist()):
         alone = model.log_probs(problem.batch([number]))
-        assert same_bits(alone[-length:, 0].copy(), together[-length:, number].copy())
+        assert alone.shape == (length, 1, LABELS)
+        assert same_bits(alone[:, 0].copy(), together[len(together) - length :, number].copy())
 
 
 def test_threads_change_no_bit(teams: list[Team]) -> None:
@@ -207,7 +209,8 @@ def test_a_row_without_a_label_teaches_nothing() -> None:
     labels[1] = -1
     model.loss_and_gradients(problem.batch(), labels, scale=1.0)
     with_row = model.gradients.flat.copy()
-    model.loss_and_gradients(problem.batch([0, 2, 3, 4]), labels[[0, 2, 3, 4]], scale=1.0)
+    others = [0, 2, 3, 4, 5]
+    model.loss_and_gradients(problem.batch(others), labels[others], scale=1.0)
     np.testing.assert_allclose(with_row, model.gradients.flat, rtol=0, atol=1e-14)
 
 
