@@ -26,6 +26,8 @@ COMMANDS = {
     "train": "Train a model on a text.",
     "sample": "Draw new text from a model.",
     "score": "Say how probable a model finds each line of a text.",
+    "predict": "Label texts, tag tokens, or make one text of another.",
+    "gradients": "Show how far back the gradient of a step's loss reaches.",
 }
 
 EPILOG = """\b

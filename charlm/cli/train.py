@@ -28,6 +28,7 @@ Examples:
   charlm train play.txt -o play.npz --sequence file      prose, code: one long text
   charlm train bible.txt -o bible.npz --level word --vocab-size 10000
   charlm train play.txt -o play.npz --resume             go on where it was stopped
+  charlm train towns.tsv -o towns.npz --task classify    lines of label<TAB>text
 
 The best model on the validation text is MODEL.npz; what --resume needs lies beside it in MODEL.resume.npz. Ctrl-C and
 SIGTERM save and stop; a resumed training gives the same bits as one that was never stopped.
@@ -39,8 +40,12 @@ train_nats and best_valid_nats (nats per token; null if there is no validation).
 """
 
 SECTIONS = {
+    "Task": ("task", "condition", "target_level", "token_column", "tag_column"),
     "Text": ("level", "sequence", "min_count", "vocab_size", "lowercase", "normalize", "valid", "valid_frac"),
-    "Model": ("cell", "activation", "hidden_size", "num_layers", "embedding_size", "tie_weights", "softmax"),
+    "Model": (
+        "cell", "activation", "hidden_size", "num_layers", "embedding_size", "bidirectional", "char_features",
+        "attention", "tie_weights", "softmax",
+    ),
     "Training": (
         "epochs", "time_seconds", "patience", "batch_size", "bptt", "optimizer", "lr", "schedule", "warmup",
         "weight_decay", "clip", "clip_mode", "dropout", "variational", "initial_state", "seed", "threads",
@@ -84,6 +89,7 @@ class Number(click.FloatRange):
 
 
 COUNT = click.IntRange(min=1)
+COLUMN = click.IntRange(min=0, max=1000)
 SIZE = click.IntRange(1, 1 << 20)  # as much as a reader of models takes
 NOT_NEGATIVE = Number(min=0, max=1e9)
 
@@ -91,6 +97,25 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.command(cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @click.argument("corpus", nargs=-1, required=True, metavar="CORPUS...")
 @click.option("-o", "--output", required=True, metavar="MODEL.npz", help="Where to write the model.")
+@click.option(
+    "--task",
+    type=click.Choice(["lm", "classify", "tag", "transduce"]),
+    help="lm: the next token of any text. classify: the label of a text, from lines of label<TAB>text. tag: a tag "
+    "for each token, from CoNLL columns. transduce: a text from another, from lines of source<TAB>target.  "
+    "[default: lm]",
+)
+@click.option(
+    "--condition",
+    type=click.Choice(["label"]),
+    help="lm: the lines are label<TAB>text, and the model learns texts of each label.",
+)
+@click.option(
+    "--target-level",
+    type=click.Choice(["char", "word"]),
+    help="transduce: what a token of the target is.  [default: as --level]",
+)
+@click.option("--token-column", type=COLUMN, metavar="N", help="tag: the column of the token, from 1.  [default: 1]")
+@click.option("--tag-column", type=COLUMN, metavar="N", help="tag: that of the tag; 0 for the last.  [default: 0]")
 @text_options
 @click.option("--valid", multiple=True, metavar="FILE", help="Validate on this text; may be given several times.")
 @click.option(
@@ -104,6 +129,21 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.option("--hidden-size", type=SIZE, metavar="N", help="Units in each layer.")
 @click.option("--num-layers", type=click.IntRange(1, 64), metavar="N", help="Layers, one upon another.")
 @click.option("--embedding-size", type=SIZE, metavar="N", help="Size of a token's vector.")
+@click.option(
+    "--bidirectional/--no-bidirectional",
+    default=None,
+    help="classify, tag, transduce: read texts in both directions.",
+)
+@click.option(
+    "--char-features/--no-char-features",
+    default=None,
+    help="tag: a token's characters tell as much as its word.  [default: yes]",
+)
+@click.option(
+    "--attention/--no-attention",
+    default=None,
+    help="transduce: look at all of the source at each step of the target.  [default: no]",
+)
 @click.option("--tie-weights", is_flag=True, default=None, help="The output's weights are the embedding's.")
 @click.option(
     "--softmax",
@@ -165,7 +205,7 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     from charlm.workflows.tokenize import TextOptions
     from charlm.workflows.train_request import TrainRequest
 
-    names = SECTIONS["Text"][:6]
+    names = SECTIONS["Text"][:6]  # those of `text_options`
     request = TrainRequest(
         text=TextOptions(**{name: given.pop(name) for name in names}),
         command=shlex.join(["charlm", *sys.argv[1:]]),

@@ -68,7 +68,9 @@ class TrainingView:
         from tqdm import tqdm
 
         self.begun = True
-        self.show_loss = unit_of(plan.material.unit)
+        material = plan.material
+        self.show_loss = unit_of(material.unit)
+        self.counted, self.next_command = material.counted, material.next_command
         if self.quiet:
             return
         self._show_plan(plan, trainer)
@@ -117,7 +119,7 @@ class TrainingView:
         rate = progress.tokens / progress.seconds if progress.seconds else 0.0
         smoothed = event.loss_nats if progress.smoothed_nats is None else progress.smoothed_nats
         self.bar.set_description_str(
-            f"{self.show_loss(smoothed)}  {rate:,.0f} tokens/s  gradient {event.grad_norm:.2f}, "
+            f"{self.show_loss(smoothed)}  {rate:,.0f} {self.counted}/s  gradient {event.grad_norm:.2f}, "
             f"clipped {window.clipped / max(1, window.steps):.0%}{self.valid}",
             refresh=False,
         )
@@ -160,10 +162,10 @@ class TrainingView:
         best = result.best_valid_nats if result.best_valid_nats is not None else result.train_nats
         found = "" if best is None else f"; best {self.show_loss(best)}"
         self._line(
-            f"{result.reason}: {result.steps:,} steps, {result.tokens:,} tokens in {result.seconds:.1f} s "
-            f"({result.tokens_per_second:,.0f} tokens/s){found}"
+            f"{result.reason}: {result.steps:,} steps, {result.tokens:,} {self.counted} in {result.seconds:.1f} s "
+            f"({result.tokens_per_second:,.0f} {self.counted}/s){found}"
         )
-        self._line(f"{request.output} is ready. Try: charlm sample {output}")
+        self._line(f"{request.output} is ready. Try: charlm {self.next_command(output)}")
 
     def stop_requested(self) -> str | None:
         """Whether a signal came."""

@@ -45,10 +45,12 @@ class Attention:
         return {W: (2 * size, size), B: (size,)}
 
     def initialise(self, rng: np.random.Generator) -> None:
-        """Draw W_c uniform in +-sqrt(3 / 2 H) (unit gain); b_c stays zero."""
-        bound = (3 / (2 * self.size)) ** 0.5
+        """Draw W_c uniform in +-sqrt(3 / H); b_c begins at zero.
+
+        So a~ is at least about as large as d, whatever little the context, a mean of many outputs, adds to it.
+        """
+        bound = (3 / self.size) ** 0.5
         self.parameters[W][...] = rng.uniform(-bound, bound, self.parameters[W].shape)
-        self.parameters[B][...] = 0
 
     def _half(self, values: Parameters, i: int) -> Array:
         return values[W][i * self.size : (i + 1) * self.size]

@@ -107,5 +107,52 @@ def valid_interval(steps_per_epoch: int, total_steps: int | None) -> int:
     """Steps between validations: ``VALIDATIONS`` in a training, but neither too many nor too few of them."""
     if total_steps is None:
         return min(steps_per_epoch, LONGEST_INTERVAL)
-    least = total_steps // VALIDATIONS
-    return max(1, least, min(steps_per_epoch, SHORTEST_INTERVAL))
+    least = max(1, total_steps // VALIDATIONS, min(steps_per_epoch, SHORTEST_INTERVAL))
+    if least >= steps_per_epoch:
+        return least
+    return -(-steps_per_epoch // (steps_per_epoch // least))  # so that the last of an epoch ends it
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What suits up to ``examples`` examples of whole sequences."""
+
+    examples: float
+    what: str
+    batch_size: int
+    epochs: int
+    dropout: float
+
+
+BIDIRECTIONAL_WHY = {
+    "classify": "the last state has seen all",
+    "tag": "what follows a token tells of it too",
+    "transduce": "what follows a token tells of it too",
+}
+WHOLE = (
+    _Whole(1_000, "few examples", 8, 40, 0.3),
+    _Whole(5_000, "some examples", 16, 30, 0.3),
+    _Whole(float("inf"), "many examples", 32, 20, 0.3),
+)
+
+
+def choose_whole(examples: int, vocabulary_size: int, task: str) -> dict[str, tuple[Any, str]]:
+    """Option -> value and reason, for networks that read whole sequences: so many texts, sentences or pairs."""
+    size = next(s for s in WHOLE if examples <= s.examples)
+    count = f"{size.what}, {examples:,}"
+    many = vocabulary_size > 1000
+    chosen: dict[str, tuple[Any, str]] = {
+        "hidden_size": (128, count),
+        "num_layers": (1, count),
+        "embedding_size": (128 if many else 64, "many symbols" if many else "enough for few symbols"),
+        "batch_size": (size.batch_size, size.what),
+        "dropout": (size.dropout, size.what),
+        "epochs": (size.epochs, size.what),
+        "patience": (PATIENCE, "validations without a better model"),
+        "bidirectional": (task != "classify", BIDIRECTIONAL_WHY[task]),
+    }
+    if task == "tag":
+        chosen["char_features"] = (True, "words never seen have characters too")
+    if task == "transduce":
+        chosen["attention"] = (False, "the last states tell all")
+    return chosen

@@ -14,6 +14,7 @@ class TrainingOptions:
     """Everything that decides how a training runs; with the same corpus and model, the same bits.
 
     Attributes:
+        bptt: steps through which the gradient flows back; None for whole sequences.
         epochs: passes over the corpus; None if ``time_seconds`` alone decides.
         time_seconds: how long to train; None for no limit.
         warmup: steps.
@@ -25,7 +26,7 @@ class TrainingOptions:
     """
 
     batch_size: int
-    bptt: int
+    bptt: int | None
     epochs: int | None
     lr: float
     optimizer: str = "adamw"
@@ -50,7 +51,7 @@ class TrainingOptions:
             ValueError: fields are missing, unknown, of the wrong type or out of range.
         """
         check_fields(cls, values, "training options")
-        if min(values["batch_size"], values["bptt"], values["valid_interval"]) < 1:
+        if min(values["batch_size"], 1 if values["bptt"] is None else values["bptt"], values["valid_interval"]) < 1:
             raise ValueError("its training options are out of range")
         return cls(**values)
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from charlm import checkpoint
-from charlm.engine import cells
 from charlm.engine.threads import Team, available_cores
 from charlm.errors import CheckpointError
 from charlm.models.language_model import SOFTMAXES, LanguageModel, LanguageModelConfig
 from charlm.text.labels import Labels
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
+from charlm.workflows.configs import read_config
 from charlm.workflows.label_side import LabelSide
+from charlm.workflows.task_names import require_language_model
 from charlm.workflows.text_side import text_side
 
-LARGEST_SIZE = 1 << 20  # of a layer; beyond it a header is damaged or hostile
 FIELDS_SINCE = {"softmax": "full", "labels": 0}  # what a model was before its header said so
 
 
@@ -44,24 +44,10 @@ def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Pat
     Raises:
         CheckpointError: they are missing, malformed, out of bounds, or not those of the vocabulary or the labels.
     """
-    values: dict[str, Any] = FIELDS_SINCE | checkpoint.require(header, "model", dict, path)
+    config = read_config(
+        LanguageModelConfig, header, path, {"vocabulary_size": vocabulary.size}, FIELDS_SINCE
+    )  # fmt: skip
     damaged = f"{path}: its model configuration is not valid"
-    names = {field.name: field for field in fields(LanguageModelConfig)}
-    if set(values) != set(names):
-        raise CheckpointError(f"{damaged} (fields {', '.join(sorted(set(values) ^ set(names)))}); use another copy")
-    kinds = {"int": int, "str": str, "bool": bool}
-    for name, field in names.items():
-        value = values[name]
-        least = 0 if name == "labels" else 1
-        if type(value) is not kinds[str(field.type)] or (type(value) is int and not least <= value <= LARGEST_SIZE):
-            raise CheckpointError(f"{damaged} ({name} is {value!r:.40}); use another copy")
-    config = LanguageModelConfig(**values)
-    if config.cell not in cells.names():
-        raise CheckpointError(f"{damaged} (cell {config.cell!r:.40} is not one of {', '.join(cells.names())})")
-    if config.activation not in cells.find(config.cell).activations:
-        raise CheckpointError(f"{damaged} (activation {config.activation!r:.40}); use another copy")
-    if config.vocabulary_size != vocabulary.size:
-        raise CheckpointError(f"{damaged} (vocabulary of {vocabulary.size}, not {config.vocabulary_size})")
     side = LabelSide.from_header(header, path)
     named = 0 if side is None else side.labels.size
     if config.labels != named:
@@ -83,6 +69,7 @@ def load_model(path: str | Path, threads: int | None = None) -> LoadedModel:
         CheckpointError: the file cannot be used; the message says why and what to do.
     """
     loaded = checkpoint.load(path)
+    require_language_model(loaded.header, path)
     vocabulary, tokenizer = text_side(loaded.header, path)
     config = model_config(loaded.header, vocabulary, path)
     side = LabelSide.from_header(loaded.header, path)

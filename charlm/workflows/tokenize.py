@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class TextOptions:
     def given(self) -> list[str]:
         """The options that were given, as they are spelt on the command line."""
         return [f"--{name.replace('_', '-')}" for name, value in asdict(self).items() if value is not None]
+
+    def of_level(self, level: str | None) -> TextOptions:
+        """The same, but for the level."""
+        return replace(self, level=level)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer they ask for; UsageError if they contradict each other."""

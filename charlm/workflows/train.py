@@ -18,6 +18,7 @@ from charlm.training.loop import Finished, RolledBack, StepDone, Trainer, Valida
 from charlm.training.state import Progress, Window
 from charlm.workflows.train_plan import TRAINING_STATE, Plan
 from charlm.workflows.train_request import TrainRequest, resume_path
+from charlm.workflows.trained import MODELS
 
 
 class Observer(Protocol):
@@ -89,7 +90,7 @@ class _Session:
         self.options, self.material = self.plan.options, self.plan.material
         for remark in self.plan.remarks:
             observer.message(remark)
-        self.model = self.material.new_model(self.plan.config, Team(request.threads or available_cores()))
+        self.model = MODELS[self.material.name](self.plan.config, Team(request.threads or available_cores()))
         self.trainer = Trainer(self.material.task(self.model, self.options), self.options)
         self._initialise()
 

@@ -11,11 +11,12 @@ from charlm import checkpoint
 from charlm.errors import CheckpointError, UsageError
 from charlm.training import defaults
 from charlm.training.options import TrainingOptions
-from charlm.workflows.model_files import load_model
+from charlm.workflows.task_names import NOUNS, task_of
 from charlm.workflows.tasks.find import MATERIALS
 from charlm.workflows.tasks.material import Material
 from charlm.workflows.tasks.reading import Reading
 from charlm.workflows.train_request import TrainRequest, changed, refuse_others, resume_path
+from charlm.workflows.trained import CONFIGS, load_trained
 
 TRAINING_STATE = "training-state"
 LEAST_INTERVAL = 100  # steps between validations, where the number of epochs is open and an epoch may be very short
@@ -37,7 +38,7 @@ class Plan:
     def __init__(self, request: TrainRequest) -> None:
         self.request = request
         self.saved = self._load_saved() if request.resume else None
-        self.origin = load_model(request.init_from, 1) if request.init_from else None
+        self.origin = load_trained(request.init_from, 1) if request.init_from else None
         if not request.resume:
             self._guard_unfinished()
         reading = Reading(request, self.saved, self.origin)
@@ -67,17 +68,14 @@ class Plan:
         """The task: given, or that of the training or the model to go on from."""
         given = self.request.task
         if self.saved is not None:
-            path, before = resume_path(self.request.output), self.saved.header.get("task")
-            if before not in MATERIALS:
-                raise CheckpointError(f"{path}: its task {before!r:.40} is unknown; begin a new training")
+            before = task_of(self.saved.header, resume_path(self.request.output))
             if given not in (None, before):
                 raise changed("task", before, given)
-            return str(before)
-        if self.origin is not None:
-            before = str(self.origin.header.get("task", "lm"))
-            if given not in (None, before):
-                raise UsageError(f"--task {given}: {self.request.init_from} is of --task {before}; leave it out")
             return before
+        if self.origin is not None:
+            if given not in (None, self.origin.task):
+                raise UsageError(f"--task {given}: {self.origin.path} is {NOUNS[self.origin.task]}; leave it out")
+            return self.origin.task
         return given or "lm"
 
     def _settle(self) -> tuple[TrainingOptions, Any]:
@@ -108,7 +106,7 @@ class Plan:
             suggested.pop("epochs", None)
         self.chosen |= {name: choice for name, choice in suggested.items() if name not in given}
         derived = {name: value for name, (value, _) in suggested.items()}
-        values: dict[str, Any] = {"epochs": None, **defaults.FIXED, **derived, **given}
+        values: dict[str, Any] = {"epochs": None, "bptt": None, **defaults.FIXED, **derived, **given}
         config = material.config({name: values[name] for name in material.model_options})
         names = {f.name for f in fields(TrainingOptions)}
         options = TrainingOptions(**{k: v for k, v in values.items() if k in names})
@@ -137,11 +135,13 @@ class Plan:
     def _settle_resumed(self, given: Mapping[str, Any]) -> tuple[TrainingOptions, Any]:
         assert self.saved is not None
         path = resume_path(self.request.output)
-        config = self.material.saved_config(self.saved.header, path)
+        config = CONFIGS[self.material.name](self.saved.header, path)
         parameters = {name: array for name, array in self.saved.arrays.items() if name.startswith("parameters/")}
         checkpoint.check_arrays(parameters, {f"parameters/{name}": s for name, s in config.shapes().items()}, path)
         try:
             options = TrainingOptions.from_json(checkpoint.require(self.saved.header, "training", dict, path))
+            if (options.bptt is None) == ("bptt" in self.material.own_options):
+                raise ValueError("its training options are out of range")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from None
         began = asdict(options) | config.to_json()

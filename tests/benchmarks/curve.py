@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -30,14 +31,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chart import draw
-from machine import describe
+from machine import describe  # first: it makes charlm the one of this tree
 from peer_process import HOW_TO, Peer
 from table import Table
+
+from charlm.evaluation.chart import Axis, svg
 
 ROOT = Path(__file__).parents[2]
 TRAIN_CHARACTERS, VALID_CHARACTERS = 1_003_854, 111_540
 LEVELS = (2.0, 1.88, 1.7, 1.6, 1.5, 1.4797, 1.4697)  # nats; 1.88 and 1.4697 are nanoGPT's own results
+HIGHEST = 2.4  # nats; what lies above is not drawn
 POLL_SECONDS = 0.02
 TABLE = Table(
     ("seconds to", 52), *((f"{level:g}", 7) for level in LEVELS), ("best", 7), ("at s", 7), ("in all s", 8)
@@ -143,6 +146,19 @@ def summary(system: str, points: list[Point]) -> list[str]:
     return [system, *("-" if s is None else f"{s:.1f}" for s in times), f"{best:.4f}", f"{at:.1f}", end]
 
 
+def draw(systems: dict[str, list[Point]]) -> str:
+    """The picture: nats against seconds, the seconds on a logarithmic scale."""
+    curves = {
+        system: [(p.seconds, p.valid_nats) for p in points if p.valid_nats is not None and p.valid_nats <= HIGHEST]
+        for system, points in systems.items()
+    }
+    seconds, nats = zip(*(point for curve in curves.values() for point in curve), (1.0, HIGHEST), strict=True)
+    seconds = seconds[:-1] or (1.0, 10.0)
+    across = Axis("seconds since the start of the command", 0.9 * min(seconds), 1.1 * max(seconds), logarithmic=True)
+    up = Axis("validation nats per character", math.floor(10 * min(nats) - 0.1) / 10, HIGHEST, label="{:.1f}".format)
+    return svg(curves, across, up)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", metavar="TEXT", help="tiny-shakespeare")
@@ -175,11 +191,7 @@ def main() -> None:
     print(TABLE.head())
     for system, its_points in systems.items():
         print(TABLE.line(summary(system, its_points)))
-    curves = {
-        system: [(point.seconds, point.valid_nats) for point in its_points if point.valid_nats is not None]
-        for system, its_points in systems.items()
-    }
-    output.with_suffix(".svg").write_text(draw(curves), encoding="utf-8")
+    output.with_suffix(".svg").write_text(draw(systems), encoding="utf-8")
     print(f"\n{output} and {output.with_suffix('.svg')} are written")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from charlm.engine.threads import Team
 from charlm.errors import UsageError
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.text.batches import Batches, Chunk, evaluation_chunks
@@ -16,13 +16,14 @@ from charlm.text.corpus import Corpus, load
 from charlm.training import defaults
 from charlm.training.language_task import LanguageTask
 from charlm.training.options import TrainingOptions
-from charlm.workflows.model_files import model_config
+from charlm.workflows.label_side import LabelSide
 from charlm.workflows.sample import Sample, SampleOptions, sample
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, Course, Material, check_activation
 from charlm.workflows.train_request import Chosen
 
 EVALUATION_STREAMS, EVALUATION_STEPS, EVALUATION_WARMUP = 32, 64, 128
 EXCERPT_CHARACTERS = 60
+GLIMPSE_LABELS = 4
 SAMPLE_TOKENS = {"char": 200, "byte": 200, "word": 40}
 
 
@@ -30,11 +31,16 @@ class LanguageMaterial(Material):
     """A text, as one stream of tokens."""
 
     name = "lm"
-    noun = "language model"
     own_options = ("condition", "tie_weights", "softmax", "bptt", "initial_state")
     model_options = (*COMMON_MODEL_OPTIONS, "tie_weights", "softmax")
     train: Corpus
     valid: Corpus | None
+    side: LabelSide | None
+
+    def next_command(self, model: str) -> str:
+        """See `Material`."""
+        label = "" if self.side is None else f" --label {shlex.quote(self.side.labels.names[0])}"
+        return f"sample {model}{label}"
 
     def why_not(self, name: str) -> str:
         """See `Material`."""
@@ -46,12 +52,28 @@ class LanguageMaterial(Material):
         """See `Material`."""
         reading, request = self.reading, self.reading.request
         tokenizer, vocabulary, least_count = reading.text_side(request.text)
+        known = reading.known_header()
+        side = None if known is None else LabelSide.from_header(*known)
+        is_labelled = self._is_conditioned(side)
         read = partial(
             load, request.corpus, tokenizer, min_count=least_count, vocab_size=request.text.vocab_size,
-            vocabulary=vocabulary,
+            vocabulary=vocabulary, labelled=is_labelled, labels=None if side is None else side.labels,
+            seed=request.seed or 0,
         )  # fmt: skip
         self.train, self.valid = reading.split(read, least_count)
         self.unit = self.train.tokenizer.level
+        self.side = None
+        if self.train.labels is not None and self.train.label_counts is not None:
+            self.side = LabelSide(self.train.labels, self.train.label_counts)
+
+    def _is_conditioned(self, side: LabelSide | None) -> bool:
+        """Whether the lines begin with a label."""
+        given = self.reading.request.condition
+        if self.reading.is_new:
+            return given is not None
+        if given is not None and side is None:
+            raise UsageError(f"--condition {given}: what there is was trained without labels; leave it out")
+        return side is not None
 
     def suggestions(self) -> Chosen:
         """See `Material`."""
@@ -61,7 +83,8 @@ class LanguageMaterial(Material):
     def config(self, values: Mapping[str, Any]) -> LanguageModelConfig:
         """See `Material`."""
         check_activation(values)
-        config = LanguageModelConfig(vocabulary_size=self.train.vocabulary.size, **values)
+        labels = 0 if self.side is None else self.side.labels.size
+        config = LanguageModelConfig(vocabulary_size=self.train.vocabulary.size, labels=labels, **values)
         if config.tie_weights and config.softmax == "adaptive":
             raise UsageError("--softmax adaptive has no matrix as large as the embedding: leave out --tie-weights")
         if config.tie_weights and config.embedding_size != config.hidden_size:
@@ -71,11 +94,8 @@ class LanguageMaterial(Material):
             )
         return config
 
-    def saved_config(self, header: dict[str, Any], path: str) -> LanguageModelConfig:
-        """See `Material`."""
-        return model_config(header, self.train.vocabulary, path)
-
     def _batches(self, options: TrainingOptions) -> Batches:
+        assert options.bptt is not None
         return Batches(
             self.train.tokens,
             vocabulary_size=self.train.vocabulary.size,
@@ -83,6 +103,7 @@ class LanguageMaterial(Material):
             bptt=options.bptt,
             shuffle=self.train.tokenizer.sequence != "file",
             seed=options.seed,
+            first_inputs=self.train.first_inputs,
         )
 
     def course(self, options: TrainingOptions) -> Course:
@@ -90,17 +111,13 @@ class LanguageMaterial(Material):
         batches = self._batches(options)
         return Course(batches.streams, batches.steps_per_epoch)
 
-    def new_model(self, config: LanguageModelConfig, team: Team) -> LanguageModel:
-        """See `Material`."""
-        return LanguageModel(config, team)
-
     def task(self, model: LanguageModel, options: TrainingOptions) -> LanguageTask:
         """See `Material`."""
         validation = None
         if self.valid is not None:
             validation = partial(
                 evaluation_chunks, self.valid.tokens, self.valid.vocabulary.size, EVALUATION_STREAMS,
-                EVALUATION_STEPS, EVALUATION_WARMUP,
+                EVALUATION_STEPS, EVALUATION_WARMUP, self.valid.first_inputs,
             )  # fmt: skip
         return LanguageTask(model, self._batches(options), options, validation)
 
@@ -113,13 +130,22 @@ class LanguageMaterial(Material):
             f"{train.tokens.size:,} tokens in {counts.sequences:,} sequences{held}; "
             f"{train.vocabulary.size:,} symbols{share}"
         ]
+        if self.side is not None:
+            lines.append(f"{self.side.labels.size:,} labels")
         return [*lines, f"{counts.blank_lines:,} blank lines skipped"] if counts.blank_lines else lines
 
     def glimpse(self, model: LanguageModel, seed: int) -> str:
-        """A little text of the model's."""
-        options = SampleOptions(max_length=SAMPLE_TOKENS[self.train.tokenizer.level], seed=seed)
-        events = sample(model, self.train.vocabulary, self.train.tokenizer, options)
-        return next(event.text for event in events if isinstance(event, Sample))
+        """A little text of the model's; of one that is given a label, a text of each of a few labels."""
+        labels = None if self.side is None else self.side.labels
+        texts = []
+        for label in [None] if labels is None else labels.names[:GLIMPSE_LABELS]:
+            options = SampleOptions(
+                max_length=SAMPLE_TOKENS[self.train.tokenizer.level], seed=seed, label=label
+            )  # fmt: skip
+            events = sample(model, self.train.vocabulary, self.train.tokenizer, options, labels)
+            text = next(event.text for event in events if isinstance(event, Sample))
+            texts.append(text if label is None else f"{label}: {text}")
+        return "\n".join(texts)
 
     def excerpt(self, example: Chunk) -> str:
         """The text of the first row of a chunk, shortened."""
@@ -132,4 +158,5 @@ class LanguageMaterial(Material):
         return {
             "tokenizer": self.train.tokenizer.to_json(),
             "vocabulary": list(self.train.vocabulary.symbols),
+            **({} if self.side is None else self.side.to_header()),
         }

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from charlm.engine import cells
-from charlm.engine.threads import Team
 from charlm.errors import UsageError
 from charlm.training.options import TrainingOptions
 from charlm.training.task import TrainingTask
@@ -36,18 +35,18 @@ class Material(ABC):
 
     Attributes:
         name: as ``--task`` has it.
-        noun: what its model is called.
         unit: what is predicted: a char, a word, a byte, a label, a tag.
+        counted: what of it there are many of.
         own_options: those of `SPECIAL_OPTIONS` that it takes.
         model_options: those that decide the model.
         train, valid: the texts; ``valid`` is None if none was held out.
     """
 
     name: ClassVar[str]
-    noun: ClassVar[str]
     own_options: ClassVar[tuple[str, ...]]
     model_options: ClassVar[tuple[str, ...]]
     unit: str
+    counted: ClassVar[str] = "tokens"
     train: Any
     valid: Any
 
@@ -59,6 +58,10 @@ class Material(ABC):
             if given not in (None, False) and name not in self.own_options:
                 raise UsageError(f"{option_name(name)} has no meaning for --task {self.name}; {self.why_not(name)}")
         self.read()
+
+    def next_command(self, model: str) -> str:
+        """What to do with a model, as a shell has it."""
+        return f"predict {model}"
 
     def why_not(self, name: str) -> str:
         """Why an option has no meaning here, or what to do."""
@@ -83,16 +86,8 @@ class Material(ABC):
         """The model's configuration from the values of ``model_options``; UsageError if they contradict each other."""
 
     @abstractmethod
-    def saved_config(self, header: dict[str, Any], path: str) -> Any:
-        """The configuration that a training began with."""
-
-    @abstractmethod
     def course(self, options: TrainingOptions) -> Course:
         """What an epoch comes to."""
-
-    @abstractmethod
-    def new_model(self, config: Any, team: Team) -> Any:
-        """A model, its weights not yet drawn."""
 
     @abstractmethod
     def task(self, model: Any, options: TrainingOptions) -> TrainingTask:

@@ -9,14 +9,15 @@ from typing import Any, Protocol, TypeVar
 from charlm import checkpoint
 from charlm.errors import InputError, UsageError
 from charlm.text import token_file
+from charlm.text.labels import Labels
 from charlm.text.readers import STDIN
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
 from charlm.training import defaults
-from charlm.workflows.model_files import LoadedModel
-from charlm.workflows.text_side import text_side
+from charlm.workflows.text_side import saved_labels, text_side
 from charlm.workflows.tokenize import TextOptions
 from charlm.workflows.train_request import Chosen, TrainRequest, changed, refuse_others, resume_path
+from charlm.workflows.trained import Trained
 
 
 class CorpusLike(Protocol):
@@ -51,7 +52,7 @@ class Reading:
         text_record: limits of the vocabulary and the fraction held out, for resuming.
     """
 
-    def __init__(self, request: TrainRequest, saved: checkpoint.Checkpoint | None, origin: LoadedModel | None) -> None:
+    def __init__(self, request: TrainRequest, saved: checkpoint.Checkpoint | None, origin: Trained | None) -> None:
         self.request, self.saved, self.origin = request, saved, origin
         self.chosen: Chosen = {}
         self.remarks: list[str] = []
@@ -61,24 +62,37 @@ class Reading:
     def _path(self) -> str:
         return resume_path(self.request.output)
 
-    def saved_value(self, name: str, given: Any, key: str = "text") -> Any:
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing brings its own vocabulary."""
+        return self.saved is None and self.origin is None
+
+    def known_header(self) -> tuple[dict[str, Any], str] | None:
+        """The header that brings vocabularies and labels, and its file; None if the text is to give them."""
+        if self.saved is not None:
+            return self.saved.header, self._path
+        return None if self.origin is None else (self.origin.header, self.origin.path)
+
+    def labels(self) -> Labels | None:
+        """The labels that there are already; None if the text is to give them."""
+        known = self.known_header()
+        return None if known is None else saved_labels(*known)
+
+    def saved_value(self, name: str, given: Any) -> Any:
         """An option that the training began with; UsageError if another value is given now."""
         assert self.saved is not None
-        values = checkpoint.require(self.saved.header, key, dict, self._path)
+        values = checkpoint.require(self.saved.header, "text", dict, self._path)
         if given is not None and given != values.get(name):
             raise changed(name, values.get(name), given)
         return values.get(name)
 
-    def option(self, name: str, default: Any, key: str = "text") -> Any:
+    def option(self, name: str, default: Any) -> Any:
         """An option about the files: as given, else as the training or the model began, else the default."""
         given = getattr(self.request, name)
+        if given is None and self.origin is not None:
+            return self.origin.header.get("text", {}).get(name, default)
         if self.saved is not None:
-            return self.saved_value(name, given, key)
-        if self.origin is not None:
-            before = self.origin.header.get(key, {}).get(name, default)
-            if given is not None and given != before:
-                raise UsageError(f"--init-from brings its own {name.replace('_', ' ')}: leave out the option")
-            return before
+            return self.saved_value(name, given)
         return default if given is None else given
 
     def text_side(self, text: TextOptions, key: str = "") -> tuple[Tokenizer, Vocabulary | None, int]:
