@@ -133,25 +133,25 @@ class Directions:
         Args:
             ends: OUT, (1, N, D H), the directions side by side; zero for a row without any token.
         """
-        size, is_empty = self.config.hidden_size, self.lengths[low:high] == 0
-        for d, layer in enumerate(self.layers[-1]):  # either ends with the last step
-            ends[0, low:high, d * size : (d + 1) * size] = layer.hidden[-1, low:high]
-        ends[0, low:high][is_empty] = 0
+        size, rows = self.config.hidden_size, low + np.flatnonzero(self.lengths[low:high])
+        ends[0, low:high] = 0
+        for d, layer in enumerate(self.layers[-1] if rows.size else []):  # either ends with the last step
+            ends[0, rows, d * size : (d + 1) * size] = layer.hidden[-1, rows]
 
     def give_ends(self, d_ends: Array, low: int, high: int) -> None:
         """The reverse of `take_ends`: puts these rows' gradients into ``d_outputs``."""
-        size = self.config.hidden_size
-        rows = low + np.flatnonzero(self.lengths[low:high])
+        size, rows = self.config.hidden_size, low + np.flatnonzero(self.lengths[low:high])
         # In the order of the text the other direction's last token is each row's first.
-        for d, steps in enumerate((self.steps - 1, self.steps - self.lengths[rows])[: self.config.directions]):
-            self.d_outputs[d][steps, rows] = d_ends[0, rows, d * size : (d + 1) * size]
+        ends = np.full(rows.size, self.steps - 1), self.steps - self.lengths[rows]
+        for d, d_output in enumerate(self.d_outputs if rows.size else []):
+            d_output[ends[d], rows] = d_ends[0, rows, d * size : (d + 1) * size]
 
     def begin(self, count: int, index: Ids, reversed_index: Ids, lengths: Lengths, dropout: Dropout | None) -> None:
         """Set up a pass.
 
         Args:
             count: U.
-            index, reversed_index: (T, N), which of the vectors each step reads, in either order; T is at least 1.
+            index, reversed_index: (T, N), which of the vectors each step reads, in either order.
             lengths: (N,), 0 to T.
         """
         self.steps, self.rows = index.shape
@@ -304,9 +304,6 @@ class Encoder:
 
     def begin(self, sequences: Sequences, dropout: Dropout | None = None) -> None:
         """Set up a pass."""
-        if sequences.ids.shape[0] == 0:  # no row has a token
-            padding = np.full((1, sequences.lengths.size), self.config.vocabulary_size, np.int32)
-            sequences = Sequences(padding, padding, sequences.lengths)
         self.ids = np.unique(sequences.ids)
         index, reversed_index = (
             np.searchsorted(self.ids, ids).astype(np.int32) for ids in (sequences.ids, sequences.reversed_ids)

@@ -75,8 +75,8 @@ class Dropout:
         *,
         variational: bool,
     ) -> Dropout:
-        """Draw for a pass of (T, N, H); a pass of no step takes one."""
-        shape = (1 if variational else max(1, shape[0]), *shape[1:])
+        """Draw for a pass of (T, N, H)."""
+        shape = (1 if variational else shape[0], *shape[1:])
         count = layers * directions
         draws = np.frombuffer(generator.bytes(count * math.prod(shape)), np.uint8).reshape(layers, directions, *shape)
         return cls([list(pair) for pair in draws], threshold)

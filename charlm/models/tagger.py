@@ -202,9 +202,6 @@ class Tagger:
             loss_nats: sum over the tags, float64.
         """
         network, size = self.network, self.config.hidden_size
-        if tags.shape[0] == 0:  # no sentence has a token
-            self.gradients.flat[...] = 0
-            return 0.0
         if scale is None:
             scale = 1 / max(1, int(np.count_nonzero(tags >= 0)))
         states = self._begin(sentences, tags, dropout)
@@ -250,8 +247,6 @@ class Tagger:
     def log_probs(self, sentences: Sentences) -> NDArray[np.float64]:
         """The log probability of each tag for each token: (T, N, K), nats; of no meaning where there is no token."""
         steps, rows = sentences.index.shape
-        if steps == 0:  # no sentence has a token
-            return np.zeros((0, rows, self.config.labels))
         states = self._begin(sentences, np.full((steps, rows), -1, np.int32), None)
         self._prepare(backward=False)
         self.team.run(lambda part, parts: self._forward(states, part, parts))
