@@ -132,7 +132,7 @@ BIDIRECTIONAL_WHY = {
 WHOLE = (
     _Whole(1_000, "few examples", 8, 40, 0.3),
     _Whole(5_000, "some examples", 16, 30, 0.3),
-    _Whole(float("inf"), "many examples", 32, 20, 0.3),
+    _Whole(float("inf"), "many examples", 32, 10, 0.3),
 )
 
 

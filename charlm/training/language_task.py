@@ -74,3 +74,6 @@ class LanguageTask:
             total_nats -= float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum())
             tokens += chunk.predicted
         return total_nats / tokens
+
+    def validation_error(self) -> None:
+        """See `TrainingTask`."""

@@ -269,15 +269,20 @@ class Trainer:
         progress = self.state.progress
         train_nats = progress.interval.nats_per_token
         valid_nats = self.task.validation_nats() if self.task.has_validation else None
+        error = self.task.validation_error() if self.task.has_validation else None
         judged = train_nats if valid_nats is None else valid_nats
-        improved = progress.best_nats is None or judged < progress.best_nats
+        improved = progress.best_nats is None or (error or 0.0, judged) < (
+            progress.best_error or 0.0,
+            progress.best_nats,
+        )
         event = Validated(train_nats, valid_nats, improved)
         if not math.isfinite(judged):
             return f"the validation loss is {judged}", event
         if not self.state.is_finite():
             return "the weights are no longer finite", event
         if improved:
-            progress.best_nats, progress.best_step, progress.unimproved = judged, progress.step, 0
+            progress.best_nats, progress.best_error = judged, error
+            progress.best_step, progress.unimproved = progress.step, 0
         else:
             progress.unimproved += 1
             if self.options.schedule == "plateau":
@@ -290,6 +295,7 @@ class Trainer:
                 "seconds": round(progress.seconds, 3),
                 "train_nats": train_nats,
                 "valid_nats": valid_nats,
+                "valid_error": error,
                 "clipped": round(progress.interval.clipped / max(1, progress.interval.steps), 4),
             }
         )

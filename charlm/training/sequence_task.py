@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,7 @@ class SequenceTask(ABC, Generic[E]):
         collection: to train on.
         validation: None if there is none.
         choices: of which one is right, for each prediction.
+        error: tells how much of what was held out a model gets wrong, 0 to 1.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class SequenceTask(ABC, Generic[E]):
         options: TrainingOptions,
         validation: Collection[E] | None,
         choices: int,
+        error: Callable[[Any], float],
     ) -> None:
         self.model, self.options = model, options
         self._collection, self._validation = collection, validation
         self._buckets = buckets(collection, options)
+        self._error = error
         self._threshold = round(256 * options.dropout)
         self.steps_per_epoch = self._buckets.steps_per_epoch
         self.guess_nats = math.log(choices)
@@ -72,6 +75,10 @@ class SequenceTask(ABC, Generic[E]):
             total_nats += self._nats(example)
             predicted += example.predicted
         return total_nats / predicted if predicted else float("nan")
+
+    def validation_error(self) -> float:
+        """See `TrainingTask`."""
+        return self._error(self.model)
 
     @abstractmethod
     def _learn(self, example: E, draw: Any) -> float:

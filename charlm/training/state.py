@@ -40,7 +40,9 @@ class Progress:
         step: optimiser steps made. ``epoch``, ``chunk``: the place in the corpus at which the next one begins.
         seconds: spent so far, in all sessions.
         halvings: by the plateau schedule. ``rollback_factor``: what is left of the rate after divergences.
-        best_nats: the least validation loss (training loss, if there is no validation) per token; None before.
+        best_nats: the validation loss (training loss, if there is no validation) per prediction of the best model,
+            which is that of the least error, and among those of the least loss; None before.
+        best_error: of that model, 0 to 1; None where the loss alone judges.
         unimproved: validations since then.
         first_nats: training loss per token before the weights were changed; None before the first step.
         smoothed_nats: running mean of the training loss; None before the first step.
@@ -57,6 +59,7 @@ class Progress:
     rollback_factor: float = 1.0
     rollbacks: int = 0
     best_nats: float | None = None
+    best_error: float | None = None
     best_step: int = 0
     unimproved: int = 0
     first_nats: float | None = None

@@ -69,3 +69,6 @@ class TrainingTask(Protocol):
 
     def validation_nats(self) -> float:
         """The mean loss per prediction of what was held out."""
+
+    def validation_error(self) -> float | None:
+        """How much of what was held out comes out wrong, 0 to 1; None if the loss alone is to judge."""

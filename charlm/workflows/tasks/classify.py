@@ -79,7 +79,7 @@ class ClassifyMaterial(Material):
     def task(self, model: Classifier, options: TrainingOptions) -> ClassifyTask:
         """See `Material`."""
         valid = None if self.valid is None else self._collection(self.valid)
-        return ClassifyTask(model, self._collection(self.train), options, valid, self.labels.size)
+        return ClassifyTask(model, self._collection(self.train), options, valid, self.labels.size, self.error)
 
     def described(self) -> list[str]:
         """See `Material`."""
@@ -93,15 +93,19 @@ class ClassifyMaterial(Material):
 
     def glimpse(self, model: Classifier, seed: int) -> str:
         """The accuracy on what was held out."""
-        if self.valid is None:
-            return ""
+        return self.told
+
+    def error(self, model: Classifier) -> float:
+        """The share of labels that a model gets wrong of what was held out."""
+        assert self.valid is not None
         collection = self._collection(self.valid)
         right = total = 0
         for numbers in Buckets(collection.lengths, batch_size=EVALUATION_ROWS).once():
             example = collection.example(numbers)
             right += int(np.count_nonzero(model.log_probs(example.sequences).argmax(axis=1) == example.labels))
             total += example.predicted
-        return f"accuracy {right / total:.1%}: {right:,} of {total:,}"
+        self.told = f"accuracy {right / total:.1%}: {right:,} of {total:,}"
+        return 1 - right / total
 
     def excerpt(self, example: Labelled) -> str:
         """See `Material`."""

@@ -49,6 +49,7 @@ class Material(ABC):
     counted: ClassVar[str] = "tokens"
     train: Any
     valid: Any
+    told: str = ""  # of the last validation
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -99,7 +100,7 @@ class Material(ABC):
 
     @abstractmethod
     def glimpse(self, model: Any, seed: int) -> str:
-        """What the model can do by now: a little text, or figures."""
+        """What the model that was validated can do: a little text, or figures."""
 
     @abstractmethod
     def excerpt(self, example: Any) -> str:

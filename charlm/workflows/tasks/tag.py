@@ -85,7 +85,7 @@ class TagMaterial(Material):
     def task(self, model: Tagger, options: TrainingOptions) -> TagTask:
         """See `Material`."""
         valid = None if self.valid is None else self._collection(self.valid, model.config)
-        return TagTask(model, self._collection(self.train, model.config), options, valid, self.labels.size)
+        return TagTask(model, self._collection(self.train, model.config), options, valid, self.labels.size, self.error)
 
     def described(self) -> list[str]:
         """See `Material`."""
@@ -98,15 +98,19 @@ class TagMaterial(Material):
 
     def glimpse(self, model: Tagger, seed: int) -> str:
         """How well what was held out is tagged."""
-        if self.valid is None:
-            return ""
+        return self.told
+
+    def error(self, model: Tagger) -> float:
+        """1 - F1 of the entities of what was held out, or the share of wrong tags if they name none."""
+        assert self.valid is not None
         found = tag_sentences(model, self._collection(self.valid, model.config), self.labels)
         true = [sentence.tags for sentence in self.valid.sentences]
         scores = score_entities(zip(true, found, strict=True))
-        told = f"tags right {scores.token_accuracy:.2%}"
-        if names_entities(self.labels.names):
-            told += f", entities: F1 {scores.overall.f1:.1%}"
-        return told
+        self.told = f"tags right {scores.token_accuracy:.2%}"
+        if not names_entities(self.labels.names):
+            return 1 - scores.token_accuracy
+        self.told += f", entities: F1 {scores.overall.f1:.1%}"
+        return 1 - scores.overall.f1
 
     def excerpt(self, example: Tagged) -> str:
         """See `Material`."""

@@ -23,7 +23,7 @@ from charlm.workflows.train_request import Chosen
 from charlm.workflows.transduction import greedy
 
 EXCERPT_CHARACTERS = 60
-GLIMPSE_PAIRS = 500  # of what was held out
+JUDGED_PAIRS = 500  # of what was held out
 
 
 class TransduceMaterial(Material):
@@ -88,7 +88,9 @@ class TransduceMaterial(Material):
     def task(self, model: Transducer, options: TrainingOptions) -> TransduceTask:
         """See `Material`."""
         valid = None if self.valid is None else self._collection(self.valid)
-        return TransduceTask(model, self._collection(self.train), options, valid, self.train.target.vocabulary.size)
+        return TransduceTask(
+            model, self._collection(self.train), options, valid, self.train.target.vocabulary.size, self.error
+        )
 
     def described(self) -> list[str]:
         """See `Material`."""
@@ -102,10 +104,13 @@ class TransduceMaterial(Material):
 
     def glimpse(self, model: Transducer, seed: int) -> str:
         """How many targets of what was held out are right."""
-        if self.valid is None:
-            return ""
+        return self.told
+
+    def error(self, model: Transducer) -> float:
+        """The share of wrong targets among some of what was held out."""
+        assert self.valid is not None
         collection = self._collection(self.valid)
-        some = np.arange(min(GLIMPSE_PAIRS, collection.lengths.size))
+        some = np.arange(min(JUDGED_PAIRS, collection.lengths.size))
         pairs = []
         for batch in Buckets(collection.lengths[some], batch_size=EVALUATION_ROWS).once():
             for number, (made, _) in zip(batch, greedy(model, collection.example(batch).sources), strict=True):
@@ -113,7 +118,8 @@ class TransduceMaterial(Material):
                 wanted = collection.targets.ids[end - int(collection.targets.lengths[number]) : end - 1].tolist()
                 pairs.append((made, wanted))
         scores = score_edits(pairs)
-        return f"right {scores.sequence_accuracy:.1%}, wrong tokens {scores.token_error_rate:.1%}"
+        self.told = f"right {scores.sequence_accuracy:.1%}, wrong tokens {scores.token_error_rate:.1%}"
+        return scores.sequence_error_rate
 
     def excerpt(self, example: Paired) -> str:
         """See `Material`."""
