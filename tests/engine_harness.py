@@ -19,7 +19,8 @@ from charlm.engine import cells
 from charlm.engine.cells._cell import Cell
 from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
-from charlm.models.stack import Batch, PackedWeight
+from charlm.models.packed_weight import PackedWeight
+from charlm.models.stack import Batch
 from tests.gradient_check import check
 from tests.reference import network
 

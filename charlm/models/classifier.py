@@ -1,6 +1,6 @@
 """Many to one: a label for a whole sequence.
 
-With a<T> the last state's output of the top layer, after the last token in each direction:
+With a->, a<- the top layer's outputs after the last token that each direction reads, zero if there is no token:
 
     (1) y = softmax([a->, a<-] W_y + b_y)
 
@@ -56,6 +56,7 @@ class Classifier:
         self._buffers = Buffers(dtype)
         sizes = config.labels, config.output_size
         self._output = Softmax(sizes, False, self.parameters, self.gradients, self._buffers)
+        self._is_packed = False
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the weights; at the start every label is about equally likely."""
@@ -65,6 +66,7 @@ class Classifier:
 
     def changed(self) -> None:
         """Must be called after a change of the weights."""
+        self._is_packed = False
 
     def draw_dropout(
         self, generator: np.random.Generator, sequences: Sequences, threshold: int, *, variational: bool
@@ -76,29 +78,28 @@ class Classifier:
         """Set up a pass; returns the output's input (1, N, D H), to be filled by `_forward`."""
         self.encoder.begin(sequences, dropout)
         rows = sequences.lengths.size
-        last = self._buffers.get("last", (1, rows, self.config.output_size))
-        self._output.begin(last, np.ascontiguousarray(labels, np.int32).reshape(1, rows))
-        return last
+        ends = self._buffers.get("ends", (1, rows, self.config.output_size))
+        self._output.begin(ends, np.ascontiguousarray(labels, np.int32).reshape(1, rows))
+        return ends
 
     def _prepare(self, *, backward: bool) -> None:
-        network = self.encoder.network
+        """Pack the weights, unless they are as they were in the last pass, and look the input up."""
 
-        def prepare(part: int, parts: int) -> None:
-            network.pack(part, parts, backward=backward)
+        def pack(part: int, parts: int) -> None:
+            self.encoder.network.pack(part, parts, backward=backward)
             self._output.pack(part, parts, backward=backward)
-            if part == 0:
-                self.encoder.embed()
 
-        self.team.run(prepare)
-        self.team.run(network.tabulate)
+        if backward or not self._is_packed:
+            self.team.run(pack)
+        self._is_packed = not backward  # a training step changes them
+        self.encoder.embed()
+        self.team.run(self.encoder.network.tabulate)
 
-    def _forward(self, last: Array, part: int, parts: int) -> None:
-        """Take this thread's rows through the network; its last outputs side by side."""
-        network, size = self.encoder.network, self.config.hidden_size
+    def _forward(self, ends: Array, part: int, parts: int) -> None:
+        """Take this thread's rows through the network, and lay its last outputs side by side."""
+        network = self.encoder.network
         network.forward(part, parts)
-        low, high = share(network.count, part, parts)
-        for d, layer in enumerate(network.layers[-1]):  # either ends with the last step
-            last[0, low:high, d * size : (d + 1) * size] = layer.hidden[-1, low:high]
+        network.take_ends(ends, *share(network.rows, part, parts))
 
     def loss_and_gradients(
         self, sequences: Sequences, labels: Ids, dropout: Dropout | None = None, scale: float | None = None
@@ -112,24 +113,21 @@ class Classifier:
         Returns:
             loss_nats: sum over the rows, float64.
         """
-        network, size = self.encoder.network, self.config.hidden_size
+        network = self.encoder.network
         if scale is None:
             scale = 1 / max(1, int(np.count_nonzero(labels >= 0)))
-        last = self._begin(sequences, labels, dropout)
+        ends = self._begin(sequences, labels, dropout)
         network.begin_backward()
-        d_last = self._buffers.get("d_last", last.shape)
-        losses_nats = self._buffers.get("losses", last.shape[:2], np.float64)
+        d_ends = self._buffers.get("d_ends", ends.shape)
+        losses_nats = self._buffers.get("losses", ends.shape[:2], np.float64)
         self.gradients.flat[...] = 0
         self._prepare(backward=True)
 
         def through_time(part: int, parts: int) -> None:
-            self._forward(last, part, parts)
-            low, high = share(network.count, part, parts)
-            self._output.loss(losses_nats, scale, d_last, low, high)
-            for d in range(self.config.directions):
-                # In the order of the text the other direction's last output is each row's first.
-                steps = np.full(high - low, network.steps - 1) if d == 0 else network.steps - network.lengths[low:high]
-                network.d_outputs[d][steps, np.arange(low, high)] = d_last[0, low:high, d * size : (d + 1) * size]
+            self._forward(ends, part, parts)
+            low, high = share(network.rows, part, parts)
+            self._output.loss(losses_nats, scale, d_ends, low, high)
+            network.give_ends(d_ends, low, high)
             network.backward(part, parts)
 
         def weights(part: int, parts: int) -> None:
@@ -143,15 +141,15 @@ class Classifier:
     def log_probs(self, sequences: Sequences) -> NDArray[np.float64]:
         """The log probability of each label for each row: (N, K), nats."""
         rows = sequences.lengths.size
-        last = self._begin(sequences, np.full(rows, -1, np.int32), None)
+        ends = self._begin(sequences, np.full(rows, -1, np.int32), None)
         self._prepare(backward=False)
         result = np.empty((rows, self.config.labels))
         weights = self._output.inference(rows)
         logits = self._buffers.get("logits of all", (1, rows, self.config.labels))
 
         def through_time(part: int, parts: int) -> None:
-            self._forward(last, part, parts)
-            self._output.log_probs(last, weights, logits, result, *share(rows, part, parts))
+            self._forward(ends, part, parts)
+            self._output.log_probs(ends, weights, logits, result, *share(rows, part, parts))
 
         self.team.run(through_time)
         return result

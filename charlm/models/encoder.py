@@ -81,11 +81,12 @@ class Directions:
         parameters, gradients: hold the layers' paths, which begin with ``prefix``.
 
     Attributes:
-        rows: (1, U, E), the distinct vectors of the input; to be filled before `tabulate`.
-        d_rows: (1, U, E), their gradient, after `finish_gradients`.
+        inputs: (1, U, E), the distinct vectors of the input; to be filled before `tabulate`.
+        d_inputs: (1, U, E), their gradient, after `finish_gradients`.
         d_outputs: for each direction (T, N, H), the gradient of its output, in the order of the text; to be filled
-            before `backward`.
-        d_state: (L, D, S, N, H), the gradient of the last states; likewise.
+            before `backward`, and to be left at zero where a row has no token.
+        d_state: (L, D, S, N, H), the gradient of `last`; to be filled likewise.
+        steps, rows: T and N.
     """
 
     def __init__(
@@ -117,37 +118,59 @@ class Directions:
 
     @property
     def last(self) -> Array:
-        """A copy of the states after each row's last token, in its direction: (L, D, S, N, H)."""
-        return np.stack([[layer.state[self.steps] for layer in pair] for pair in self.layers])
+        """A copy of the states after the last token that each direction reads, zero without any: (L, D, S, N, H)."""
+        last = np.stack([[layer.state[self.steps] for layer in pair] for pair in self.layers])
+        last[:, :, :, self.lengths == 0] = 0
+        return last
 
     def output(self, direction: int) -> Array:
-        """The top layer's output of a direction, (T, N, H), in the order of the text."""
+        """The top layer's output of a direction, (T, N, H), in the order of the text; unspecified at padding."""
         return self._given(len(self.layers) - 1, direction, 0)
+
+    def take_ends(self, ends: Array, low: int, high: int) -> None:
+        """What the top layer gives after the last token that each direction reads, for the rows ``low`` .. ``high``.
+
+        Args:
+            ends: OUT, (1, N, D H), the directions side by side; zero for a row without any token.
+        """
+        size, rows = self.config.hidden_size, low + np.flatnonzero(self.lengths[low:high])
+        ends[0, low:high] = 0
+        for d, layer in enumerate(self.layers[-1] if rows.size else []):  # either ends with the last step
+            ends[0, rows, d * size : (d + 1) * size] = layer.hidden[-1, rows]
+
+    def give_ends(self, d_ends: Array, low: int, high: int) -> None:
+        """The reverse of `take_ends`: puts these rows' gradients into ``d_outputs``."""
+        size, rows = self.config.hidden_size, low + np.flatnonzero(self.lengths[low:high])
+        # In the order of the text the other direction's last token is each row's first.
+        ends = np.full(rows.size, self.steps - 1), self.steps - self.lengths[rows]
+        for d, d_output in enumerate(self.d_outputs if rows.size else []):
+            d_output[ends[d], rows] = d_ends[0, rows, d * size : (d + 1) * size]
 
     def begin(self, count: int, index: Ids, reversed_index: Ids, lengths: Lengths, dropout: Dropout | None) -> None:
         """Set up a pass.
 
         Args:
             count: U.
-            index, reversed_index: (T, N), which row each step reads, in either order.
-            lengths: (N,).
+            index, reversed_index: (T, N), which of the vectors each step reads, in either order.
+            lengths: (N,), 0 to T.
         """
-        self.steps, self.count = index.shape
+        self.steps, self.rows = index.shape
         self.lengths, self.dropout = np.ascontiguousarray(lengths, np.int64), dropout
         self._index = [np.ascontiguousarray(one) for one in (index, reversed_index)]
         self._reset = (np.arange(self.steps)[:, np.newaxis] <= self.steps - self.lengths).astype(np.uint8)
-        shape = (self.states, self.count, self.config.hidden_size)
+        shape = (self.states, self.rows, self.config.hidden_size)
         self._initial = np.zeros(shape, self.parameters.flat.dtype)
-        self.rows = self.buffers.get("rows", (1, count, self.config.embedding_size))
+        self.inputs = self.buffers.get("inputs", (1, count, self.config.embedding_size))
         for projection in self.projections:
             projection.begin(count)
         self._turned = []
         for i, pair in enumerate(self.layers):
             for layer in pair:
-                layer.begin(self.steps, self.count)
+                layer.begin(self.steps, self.rows)
                 layer.state[0] = 0
-            shape = self.steps, self.count, self.config.hidden_size
-            self._turned.append([self.buffers.get(f"turned{i} {d}", shape) for d in range(len(pair))])
+            shape = self.steps, self.rows, self.config.hidden_size
+            turned = range(len(pair) if self.config.bidirectional else 0)
+            self._turned.append([self.buffers.get(f"turned{i} {d}", shape) for d in turned])
 
     def pack(self, part: int, parts: int, *, backward: bool) -> None:
         """Pack this thread's share of the weights."""
@@ -165,7 +188,7 @@ class Directions:
     def tabulate(self, part: int, parts: int) -> None:
         """Project the input rows: this thread's columns."""
         for projection in self.projections:
-            projection.tabulate(self.rows, part, parts)
+            projection.tabulate(self.inputs, part, parts)
 
     def _given(self, i: int, e: int, d: int) -> Array:
         """What direction ``e`` of layer ``i`` gave, in the order in which direction ``d`` reads."""
@@ -173,8 +196,8 @@ class Directions:
 
     def forward(self, part: int, parts: int) -> None:
         """Take this thread's rows through all layers."""
-        low, high = share(self.count, part, parts)
-        size, is_turned = self.config.hidden_size, self.config.bidirectional
+        low, high = share(self.rows, part, parts)
+        size, top = self.config.hidden_size, len(self.layers) - 1
         for i, pair in enumerate(self.layers):
             for d, layer in enumerate(pair):
                 if i == 0:
@@ -188,12 +211,12 @@ class Directions:
                 layer.forward(self._reset, self._initial, low, high)
                 if self.dropout is not None:
                     layers.dropout(layer.hidden, self.dropout.draws[i][d], self.dropout.threshold, low, high)
-                if is_turned:
+                if self.config.bidirectional and (i < top or d == 1):
                     layers.turn(layer.hidden, self.lengths, self._turned[i][d], low, high)
 
     def begin_backward(self) -> None:
         """Set up the gradients: those of the outputs and of the last states are zero."""
-        shape, get = (self.steps, self.count, self.config.hidden_size), self.buffers.get
+        shape, get = (self.steps, self.rows, self.config.hidden_size), self.buffers.get
         count = self.config.directions
         self.d_outputs = [get(f"d_output{d}", shape) for d in range(count)]
         self.d_state = get("d_state", (self.config.num_layers, count, self.states, *shape[1:]))
@@ -204,11 +227,12 @@ class Directions:
         self._scratch = get("scratch", (1, *shape[1:]))
         for projection in self.projections:
             projection.begin_backward()
-        self.d_rows = get("d_rows", self.rows.shape)
+        self.d_inputs = get("d_inputs", self.inputs.shape)
 
     def backward(self, part: int, parts: int) -> None:
         """Take this thread's rows back through all layers."""
-        low, high = share(self.count, part, parts)
+        low, high = share(self.rows, part, parts)
+        self.d_state[:, :, :, low:high][:, :, :, self.lengths[low:high] == 0] = 0  # theirs are no cell's
         top = len(self.layers) - 1
         for i in reversed(range(top + 1)):
             for d, layer in enumerate(self.layers[i]):
@@ -250,14 +274,14 @@ class Directions:
                 d_weight, d_bias = self.gradients[f"{layer.path}/w_x"], self.gradients[f"{layer.path}/b"]
                 for e in range(len(pair)):
                     matmul.accumulate_outer(
-                        self._given(i - 1, e, d), 0, self.count * size, size, layer.pre, 0, self.columns,
+                        self._given(i - 1, e, d), 0, self.rows * size, size, layer.pre, 0, self.columns,
                         d_weight[e * size : (e + 1) * size], 0, d_bias if e == 0 else self._no_bias, part, parts,
                     )  # fmt: skip
 
     def finish_gradients(self, part: int, parts: int) -> None:
         """This thread's share of how the tables' gradients flow to the first weights, and to the rows."""
         for d, projection in enumerate(self.projections):
-            projection.finish_gradients(self.rows, self.d_rows, part, parts, adds=d > 0)
+            projection.finish_gradients(self.inputs, self.d_inputs, part, parts, adds=d > 0)
 
 
 class Encoder:
@@ -288,13 +312,13 @@ class Encoder:
 
     def embed(self) -> None:
         """Look the input rows up; before `tabulate`, by one thread."""
-        layers.embed_rows(self._embedding, self._no_labels, self.ids, self.network.rows, 0, self.ids.size)
+        layers.embed_rows(self._embedding, self._no_labels, self.ids, self.network.inputs, 0, self.ids.size)
 
     def finish_gradients(self, part: int, parts: int) -> None:
         """This thread's share of how the tables' gradients flow to the first weights and to the embedding."""
         self.network.finish_gradients(part, parts)
         low, high = share(self.ids.size, part, parts)
-        layers.add_to_embedding(self.network.d_rows, self.ids, self._d_embedding, self._no_labels, low, high)
+        layers.add_to_embedding(self.network.d_inputs, self.ids, self._d_embedding, self._no_labels, low, high)
 
     def draw_dropout(
         self, generator: np.random.Generator, sequences: Sequences, threshold: int, *, variational: bool

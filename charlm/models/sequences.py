@@ -25,7 +25,7 @@ class Sequences:
     Attributes:
         ids: (T, N), in the order of the text, V or more where there is none.
         reversed_ids: (T, N), each sequence from its last id to its first.
-        lengths: (N,), 1 to T.
+        lengths: (N,), 0 to T; T may be 0.
     """
 
     ids: Ids
@@ -40,7 +40,7 @@ class Sentences:
     Attributes:
         index: (T, N), the number of each token's spelling, U where there is none.
         reversed_index: (T, N), each sentence from its last token to its first.
-        lengths: (N,), 1 to T.
+        lengths: (N,), 0 to T; T may be 0.
         word_ids: (U,), the word that each spelling is.
         spellings: its characters; None for a model that does not look at them.
     """

@@ -1,6 +1,6 @@
 """Many to many of equal length: a tag for each token of a sentence.
 
-    (1) x<t> = [E word<t>, c->, c<-]           c->, c<-: the last states of a network over the token's characters
+    (1) x<t> = [E word<t>, c->, c<-]           c->, c<-: a network's last outputs over the token's characters, or zero
     (2) y<t> = softmax([a-><t>, a<-<t>] W_y + b_y)
 
 A network over characters reads each distinct spelling of a batch once, however often it occurs: its vector is a row of
@@ -104,6 +104,7 @@ class Tagger:
         sizes = config.labels, config.network.output_size
         self._output = Softmax(sizes, False, self.parameters, self.gradients, self._buffers)
         self._no_labels = np.zeros((0, config.embedding_size), dtype)
+        self._is_packed = False
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the weights; at the start every tag is about equally likely."""
@@ -115,6 +116,7 @@ class Tagger:
 
     def changed(self) -> None:
         """Must be called after a change of the weights."""
+        self._is_packed = False
 
     def draw_dropout(
         self, generator: np.random.Generator, sentences: Sentences, threshold: int, *, variational: bool
@@ -137,7 +139,6 @@ class Tagger:
         self._word_ids = np.ascontiguousarray(sentences.word_ids, np.int32)
         if self.characters is not None:
             assert sentences.spellings is not None
-            self._spelling_lengths = sentences.spellings.lengths
             self.characters.begin(sentences.spellings, None if dropout is None else dropout.characters)
         count = self._word_ids.size + 1  # the last row is that of no token: zero
         self.network.begin(
@@ -149,7 +150,7 @@ class Tagger:
         return states
 
     def _prepare(self, *, backward: bool) -> None:
-        """Everything before the words' network can begin."""
+        """Everything before the words' network can begin; packs unless the weights are as in the last pass."""
         network, characters = self.network, self.characters
 
         def pack(part: int, parts: int) -> None:
@@ -158,31 +159,33 @@ class Tagger:
             if characters is not None:
                 characters.network.pack(part, parts, backward=backward)
 
-        self.team.run(pack)
+        if backward or not self._is_packed:
+            self.team.run(pack)
+        self._is_packed = not backward  # a training step changes them
         if characters is not None:
             characters.embed()
             self.team.run(characters.network.tabulate)
             self.team.run(characters.network.forward)
-        self._fill_rows()
+        self._fill_inputs()
         self.team.run(network.tabulate)
 
-    def _fill_rows(self) -> None:
+    def _fill_inputs(self) -> None:
         """Equation (1)."""
-        rows, width, count = self.network.rows, self.config.embedding_size, self._word_ids.size
+        inputs, width, count = self.network.inputs, self.config.embedding_size, self._word_ids.size
         words = self._buffers.get("words", (1, count, width))
         layers.embed_rows(self.parameters["embedding"], self._no_labels, self._word_ids, words, 0, count)
-        rows[0, :count, :width] = words[0]
-        rows[0, count] = 0
+        inputs[0, :count, :width] = words[0]
+        inputs[0, count] = 0
         if self.characters is not None:
-            size = self.config.char_hidden_size
-            for d, layer in enumerate(self.characters.network.layers[-1]):
-                rows[0, :count, width + d * size : width + (d + 1) * size] = layer.hidden[-1]
+            ends = self._buffers.get("character ends", (1, count, self.config.characters.output_size))
+            self.characters.network.take_ends(ends, 0, count)
+            inputs[0, :count, width:] = ends[0]
 
     def _forward(self, states: Array, part: int, parts: int) -> None:
         """Take this thread's sentences through the words' network; its outputs side by side."""
         network, size = self.network, self.config.hidden_size
         network.forward(part, parts)
-        low, high = share(network.count, part, parts)
+        low, high = share(network.rows, part, parts)
         for d in range(self.config.network.directions):
             states[:, low:high, d * size : (d + 1) * size] = network.output(d)[:, low:high]
 
@@ -210,7 +213,7 @@ class Tagger:
 
         def through_time(part: int, parts: int) -> None:
             self._forward(states, part, parts)
-            low, high = share(network.count, part, parts)
+            low, high = share(network.rows, part, parts)
             self._output.loss(losses_nats, scale, d_states, low, high)
             for d in range(self.config.network.directions):
                 network.d_outputs[d][:, low:high] = d_states[:, low:high, d * size : (d + 1) * size]
@@ -222,34 +225,32 @@ class Tagger:
 
         for phase in (through_time, weights, network.finish_gradients):
             self.team.run(phase)
-        self._empty_rows()
+        self._give_inputs()
         return float(losses_nats.sum())
 
-    def _empty_rows(self) -> None:
+    def _give_inputs(self) -> None:
         """Equation (1), backward: by one thread to the words, of which spellings may share one, then the characters."""
-        d_rows, width, count = self.network.d_rows, self.config.embedding_size, self._word_ids.size
+        d_inputs, width, count = self.network.d_inputs, self.config.embedding_size, self._word_ids.size
         d_words = self._buffers.get("d_words", (1, count, width))
-        d_words[0] = d_rows[0, :count, :width]
+        d_words[0] = d_inputs[0, :count, :width]
         layers.add_to_embedding(
             d_words, self._word_ids, self.gradients["embedding"], self._no_labels, 0, count
         )  # fmt: skip
         if self.characters is None:
             return
-        characters, size = self.characters.network, self.config.char_hidden_size
+        characters = self.characters.network
         characters.begin_backward()
-        # In the order of the text the other direction's last output is each spelling's first.
-        characters.d_outputs[0][-1] = d_rows[0, :count, width : width + size]
-        first = characters.steps - self._spelling_lengths
-        characters.d_outputs[1][first, np.arange(count)] = d_rows[0, :count, width + size :]
+        characters.give_ends(d_inputs[:, :count, width:], 0, count)
         for phase in (characters.backward, characters.sum_gradients, self.characters.finish_gradients):
             self.team.run(phase)
 
     def log_probs(self, sentences: Sentences) -> NDArray[np.float64]:
         """The log probability of each tag for each token: (T, N, K), nats; of no meaning where there is no token."""
-        states = self._begin(sentences, np.full(sentences.index.shape, -1, np.int32), None)
+        steps, rows = sentences.index.shape
+        states = self._begin(sentences, np.full((steps, rows), -1, np.int32), None)
         self._prepare(backward=False)
         self.team.run(lambda part, parts: self._forward(states, part, parts))
-        steps, rows, width = states.shape
+        width = self.config.network.output_size
         result = np.empty((steps * rows, self.config.labels))
         weights = self._output.inference(steps * rows)
         flat = states.reshape(1, steps * rows, width)

@@ -17,8 +17,9 @@ from work import BETAS, CLIP_NORM, DECAY, RATE, SAMPLE, SCORE, TRAIN, Row, measu
 from charlm.engine import cells, matmul
 from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.models.packed_weight import PackedWeight
 from charlm.models.softmax import AdaptiveSoftmax
-from charlm.models.stack import Batch, PackedWeight
+from charlm.models.stack import Batch
 from charlm.training import optimiser
 from charlm.training.optimiser import Clipper, Optimiser, gradient_norm
 from charlm.workflows.decoding import Start, Truncation, draw_sequences

@@ -29,7 +29,7 @@ from work import ROWS, TRAIN, Row, matching, measure
 from charlm.engine import cells, matmul
 from charlm.engine.jit import kernel
 from charlm.engine.threads import Team, share
-from charlm.models.stack import PackedWeight
+from charlm.models.packed_weight import PackedWeight
 
 USUAL = "lstm 2 x 128|lstm 2 x 512|lstm 2 x 200, words V 10,000"
 PRODUCTS, GATES, SOFTMAX, TABLE, PACKING, OPTIMISER = "products", "gates", "softmax", "table", "packing", "optimiser"

@@ -35,9 +35,13 @@ def read(
         factors: each direction's in the order in which it reads.
     Returns:
         outputs: (S, D, H), of the top layer, in the order of the text.
-        last: (L, D, states, H).
+        last: (L, D, states, H): the states after the last step that each direction reads; zero if S = 0.
     """
     cell = find_cell(kind.cell)
+    if len(x) == 0:
+        size = parameters[f"{prefix}layer0/w_h"].shape[0]
+        states = np.zeros((kind.num_layers, kind.directions, len(cell.STATES), size))
+        return np.zeros((0, kind.directions, size)), states
     lasts = []
     for layer in range(kind.num_layers):
         outputs, last = [], []
@@ -59,11 +63,18 @@ def read(
     return np.stack(outputs, axis=1), np.stack(lasts)
 
 
+def ends(outputs: Array) -> Array:
+    """Of outputs (S, D, H), those after the last step that each direction reads, (D H,); zero if S = 0."""
+    steps, directions, size = outputs.shape
+    if steps == 0:
+        return np.zeros(directions * size)
+    return np.concatenate([outputs[-1 if direction == 0 else 0, direction] for direction in range(directions)])
+
+
 def classify(parameters: Mapping[str, Array], ids: Ids, kind: Kind, factors: Factors | None = None) -> Array:
     """The log probability of each label, (K,), of a sequence of ids (S,)."""
     outputs, _ = read(parameters, "", parameters["embedding"][ids], kind, factors)
-    last = [outputs[-1 if direction == 0 else 0, direction] for direction in range(kind.directions)]
-    return log_softmax(np.concatenate(last) @ parameters["output/w"] + parameters["output/b"])
+    return log_softmax(ends(outputs) @ parameters["output/w"] + parameters["output/b"])
 
 
 def tag(
@@ -82,7 +93,11 @@ def tag(
             own = None if character_factors is None else character_factors[number]
             small = Kind(kind.cell, kind.activation, 1, 2)
             outputs, _ = read(parameters, "characters/", parameters["characters/embedding"][ids], small, own)
-            states.append(np.concatenate([outputs[-1, 0], outputs[0, 1]]))
-        x = np.concatenate([x, np.stack(states)], axis=1)
+            states.append(ends(outputs))
+        if states:
+            x = np.concatenate([x, np.stack(states)], axis=1)
     outputs, _ = read(parameters, "", x, kind, factors)
-    return log_softmax(outputs.reshape(len(outputs), -1) @ parameters["output/w"] + parameters["output/b"])
+    return log_softmax(
+        outputs.reshape(len(outputs), outputs.shape[1] * outputs.shape[2]) @ parameters["output/w"]
+        + parameters["output/b"]
+    )
