@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from charlm.models.language_model import LanguageModel
+from charlm.models.parameters import Ids
 from charlm.models.stack import Batch
 from charlm.text.batches import Batches, Chunk
 from charlm.training.options import TrainingOptions
-from charlm.training.task import DROPOUT_DRAWS, STATE_DRAWS, Draws
+from charlm.training.task import BEGIN_DRAWS, DROPOUT_DRAWS, STATE_DRAWS, Draws
 
 RANDOM_STATE_SIZE = 0.1  # standard deviation of a random initial state
+
+# Rows of a chunk that begin anew although the text goes on. Otherwise a text of one piece is begun only where its
+# streams begin, the same few places in each epoch: the model learns these by heart, and can go on from no others.
+BEGIN_ANEW = 1 / 32
 
 
 class LanguageTask:
@@ -21,6 +26,7 @@ class LanguageTask:
 
     Args:
         validation: gives the chunks of the validation text anew each time it is called; None if there is none.
+        begins_anew: whether now and then a row begins anew, for a text of one piece.
     """
 
     def __init__(
@@ -29,8 +35,11 @@ class LanguageTask:
         batches: Batches,
         options: TrainingOptions,
         validation: Callable[[], Iterable[Chunk]] | None = None,
+        *,
+        begins_anew: bool = False,
     ) -> None:
         self.model, self.batches, self.options, self._validation = model, batches, options, validation
+        self._begins_anew = begins_anew
         self.steps_per_epoch = batches.steps_per_epoch
         self.guess_nats = math.log(model.config.vocabulary_size)
         self.has_validation = validation is not None
@@ -54,15 +63,25 @@ class LanguageTask:
             initial = (RANDOM_STATE_SIZE * numbers).astype(self._zero.dtype)
         if number == 0:
             self.carried[...] = initial
+        inputs = self._inputs(chunk, draws)
         if not self._threshold:
-            return Batch(chunk.inputs, self.carried, initial)
-        steps, rows = chunk.inputs.shape
+            return Batch(inputs, self.carried, initial)
+        steps, rows = inputs.shape
         shape = (1 if options.variational else steps, rows, self.model.config.hidden_size)
         generator, size = draws(DROPOUT_DRAWS), math.prod(shape)
         masks = [
             np.frombuffer(generator.bytes(size), np.uint8).reshape(shape) for _ in range(self.model.config.num_layers)
         ]
-        return Batch(chunk.inputs, self.carried, initial, masks, self._threshold)
+        return Batch(inputs, self.carried, initial, masks, self._threshold)
+
+    def _inputs(self, chunk: Chunk, draws: Draws) -> Ids:
+        """The chunk's, but that some rows begin anew."""
+        if not self._begins_anew:
+            return chunk.inputs
+        begins = draws(BEGIN_DRAWS).random(chunk.inputs.shape[1]) < BEGIN_ANEW
+        inputs: Ids = chunk.inputs.copy()
+        inputs[0, begins] = self.model.config.vocabulary_size
+        return inputs
 
     def validation_nats(self) -> float:
         """See `TrainingTask`."""

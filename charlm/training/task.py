@@ -10,7 +10,7 @@ import numpy as np
 from charlm.engine.threads import Team
 from charlm.models.parameters import Array, Parameters
 
-DROPOUT_DRAWS, STATE_DRAWS = 1, 2  # streams of random numbers, each seeded by (seed, step, stream)
+DROPOUT_DRAWS, STATE_DRAWS, BEGIN_DRAWS = 1, 2, 3  # streams of random numbers, each seeded by (seed, step, stream)
 
 Draws = Callable[[int], np.random.Generator]  # the generator of a stream, for the step that is being made
 

@@ -119,7 +119,8 @@ class LanguageMaterial(Material):
                 evaluation_chunks, self.valid.tokens, self.valid.vocabulary.size, EVALUATION_STREAMS,
                 EVALUATION_STEPS, EVALUATION_WARMUP, self.valid.first_inputs,
             )  # fmt: skip
-        return LanguageTask(model, self._batches(options), options, validation)
+        is_one_piece = self.train.tokenizer.sequence == "file"
+        return LanguageTask(model, self._batches(options), options, validation, begins_anew=is_one_piece)
 
     def described(self) -> list[str]:
         """See `Material`."""
