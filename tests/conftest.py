@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 
+from charlm.engine.threads import Team
+
 # A laptop under load is slow, which is no failure. Where nobody looks at the output, every run is the same.
 settings.register_profile("charlm", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("charlm")
+
+
+@pytest.fixture(scope="session")
+def teams() -> Iterator[list[Team]]:
+    """Teams of one to four threads, whose results must have the same bits."""
+    made = [Team(threads) for threads in (1, 2, 3, 4)]
+    yield made
+    for team in made:
+        team.close()
 
 
 @pytest.fixture

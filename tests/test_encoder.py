@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -17,14 +15,6 @@ from tests.engine_harness import VARIANTS, same_bits
 from tests.gradient_check import GradientError
 
 variants = pytest.mark.parametrize(("cell", "activation"), VARIANTS)
-
-
-@pytest.fixture(scope="module")
-def teams() -> Iterator[list[Team]]:
-    made = [Team(threads) for threads in (1, 2, 3, 4)]
-    yield made
-    for team in made:
-        team.close()
 
 
 # Against the reference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +20,6 @@ from tests.reference import network
 LARGE_V = 23  # more than T * N: only the ids of the batch are looked up
 
 variants = pytest.mark.parametrize(("name", "activation"), VARIANTS)
-
-
-@pytest.fixture(scope="module")
-def teams() -> Iterator[list[Team]]:
-    made = [Team(threads) for threads in (1, 2, 3, 4)]
-    yield made
-    for team in made:
-        team.close()
 
 
 def first_activation(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +19,6 @@ from tests.transducer_harness import V_T, Array, Problem, check_transducer, prob
 
 variants = pytest.mark.parametrize(("cell", "activation"), VARIANTS)
 LARGE = (60, 90, 9, 13, 38)  # weights of several panels
-
-
-@pytest.fixture(scope="module")
-def teams() -> Iterator[list[Team]]:
-    made = [Team(threads) for threads in (1, 2, 3, 4)]
-    yield made
-    for team in made:
-        team.close()
 
 
 # Against the reference

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +30,6 @@ from tests.whole_harness import (
 )
 
 variants = pytest.mark.parametrize(("cell", "activation"), VARIANTS)
-
-
-@pytest.fixture(scope="module")
-def teams() -> Iterator[list[Team]]:
-    made = [Team(threads) for threads in (1, 2, 3, 4)]
-    yield made
-    for team in made:
-        team.close()
 
 
 # The kernels

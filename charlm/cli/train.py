@@ -123,7 +123,8 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
     "--valid-frac",
     type=Number(min=0, max=1, max_open=True),
     metavar="F",
-    help="Hold this part of the text out: every tenth line for 0.1, of a file the tail.  [default: 0.1]",
+    help="Hold this part of the text out: every tenth line for 0.1, of a file the tail, of labelled lines a tenth of "
+    "each label.  [default: 0.1]",
 )
 @click.option("--cell", type=click.Choice(cell_names()), help="The recurrent cell.  [default: lstm]")
 @click.option("--activation", type=click.Choice(["tanh", "relu"]), help="Of --cell rnn.  [default: tanh]")

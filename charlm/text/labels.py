@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from charlm.errors import InputError
 
-SHOWN = 20  # labels that a message lists
+SHOWN, SOME = 20, 8  # labels that a message lists: all those that there are, or some as examples
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first labels of many for a message."""
+    more = len(names) - SOME
+    return ", ".join(names[:SOME]) + (f" and {more:,} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)

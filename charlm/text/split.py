@@ -56,14 +56,11 @@ def held_stratified(label_ids: NDArray[np.int32], fraction: Fraction, seed: int)
         order = np.random.default_rng([seed, label]).permutation(places.size)
         held[places[order[: min(count, places.size - 1)]]] = True
     wanted = label_ids.size * fraction.numerator // fraction.denominator
-    if 2 * int(held.sum()) < wanted:
-        left = np.bincount(label_ids[~held])
-        for place in np.random.default_rng(seed).permutation(np.flatnonzero(~held)).tolist():
-            if held.sum() == wanted:
-                break
-            if left[label_ids[place]] > 1:
-                held[place] = True
-                left[label_ids[place]] -= 1
+    missing = wanted - int(held.sum())
+    if 2 * missing > wanted:
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(~held))
+        stays = np.unique(label_ids[order], return_index=True)[1]  # one of each label
+        held[np.delete(order, stays)[:missing]] = True
     return held
 
 

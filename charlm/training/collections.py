@@ -38,7 +38,6 @@ class Labelled:
 
     sequences: Sequences
     labels: Ids
-    numbers: Numbers
 
     @property
     def predicted(self) -> int:
@@ -105,7 +104,7 @@ class LabelledCollection:
 
     def example(self, numbers: Numbers) -> Labelled:
         """See `Collection`."""
-        return Labelled(sequences(self.rows, numbers, self.size), self.label_ids[numbers], numbers)
+        return Labelled(sequences(self.rows, numbers, self.size), self.label_ids[numbers])
 
 
 @dataclass(frozen=True)
@@ -153,6 +152,12 @@ def sentences(tokens: Tokens, numbers: Numbers, characters: int) -> Sentences:
         word_ids=tokens.word_ids[here],
         spellings=sequences(tokens.characters, here, characters) if characters else None,
     )
+
+
+def best_tags(log_probs: NDArray[np.float64], sentences: Sentences) -> list[list[int]]:
+    """The likeliest tag of each token of each sentence, from all tags' log probabilities, (T, N, K)."""
+    best = log_probs.argmax(axis=2)
+    return [best[best.shape[0] - length :, row].tolist() for row, length in enumerate(sentences.lengths.tolist())]
 
 
 @dataclass(frozen=True)

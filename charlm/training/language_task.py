@@ -17,7 +17,7 @@ from charlm.training.task import BEGIN_DRAWS, DROPOUT_DRAWS, STATE_DRAWS, Draws
 RANDOM_STATE_SIZE = 0.1  # standard deviation of a random initial state
 
 # Rows of a chunk that begin anew although the text goes on. Otherwise a text of one piece is begun only where its
-# streams begin, the same few places in each epoch: the model learns these by heart, and can go on from no others.
+# streams begin, the same few places in each epoch; a model trained so for ten epochs could not go on from a prompt.
 BEGIN_ANEW = 1 / 32
 
 
@@ -83,8 +83,12 @@ class LanguageTask:
         inputs[0, begins] = self.model.config.vocabulary_size
         return inputs
 
-    def validation_nats(self) -> float:
+    def validation(self) -> tuple[float, None]:
         """See `TrainingTask`."""
+        return self.validation_nats(), None
+
+    def validation_nats(self) -> float:
+        """The mean loss per token of the validation text."""
         assert self._validation is not None
         total_nats, tokens, state = 0.0, 0, None
         for chunk in self._validation():
@@ -93,6 +97,3 @@ class LanguageTask:
             total_nats -= float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum())
             tokens += chunk.predicted
         return total_nats / tokens
-
-    def validation_error(self) -> None:
-        """See `TrainingTask`."""

@@ -270,13 +270,10 @@ class Trainer:
         """Validate; a reason if the weights turn out to be no good, and then nothing is changed."""
         progress = self.state.progress
         train_nats = progress.interval.nats_per_token
-        valid_nats = self.task.validation_nats() if self.task.has_validation else None
-        error = self.task.validation_error() if self.task.has_validation else None
+        valid_nats, error = self.task.validation() if self.task.has_validation else (None, None)
         judged = train_nats if valid_nats is None else valid_nats
-        improved = progress.best_nats is None or (error or 0.0, judged) < (
-            progress.best_error or 0.0,
-            progress.best_nats,
-        )
+        standing, best_nats = (error or 0.0, judged), progress.best_nats
+        improved = best_nats is None or standing < (progress.best_error or 0.0, best_nats)
         event = Validated(train_nats, valid_nats, improved, error)
         if not math.isfinite(judged):
             return f"the validation loss is {judged}", event

@@ -14,7 +14,7 @@ from charlm.models.classifier import Classifier
 from charlm.models.tagger import Tagger
 from charlm.models.transducer import Transducer
 from charlm.text.buckets import Buckets
-from charlm.training.collections import Collection, Labelled, Paired, Tagged
+from charlm.training.collections import Collection, Labelled, Paired, Tagged, best_tags
 from charlm.training.options import TrainingOptions
 from charlm.training.task import DROPOUT_DRAWS, Draws, Example
 
@@ -30,7 +30,7 @@ class SequenceTask(ABC, Generic[E]):
         collection: to train on.
         validation: None if there is none.
         choices: of which one is right, for each prediction.
-        error: tells how much of what was held out a model gets wrong, 0 to 1.
+        error: tells how much of what was held out a model gets wrong, 0 to 1, from what it found there.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SequenceTask(ABC, Generic[E]):
         options: TrainingOptions,
         validation: Collection[E] | None,
         choices: int,
-        error: Callable[[Any], float],
+        error: Callable[[Any, list[Any]], float],
     ) -> None:
         self.model, self.options = model, options
         self._collection, self._validation = collection, validation
@@ -66,27 +66,27 @@ class SequenceTask(ABC, Generic[E]):
             )  # fmt: skip
         return self._learn(example, draw)
 
-    def validation_nats(self) -> float:
+    def validation(self) -> tuple[float, float]:
         """See `TrainingTask`."""
         assert self._validation is not None
         total_nats, predicted = 0.0, 0
+        all_found: list[Any] = [None] * int(self._validation.lengths.size)
         for numbers in Buckets(self._validation.lengths, batch_size=EVALUATION_ROWS).once():
             example = self._validation.example(numbers)
-            total_nats += self._nats(example)
+            nats, found = self._judge(example)
+            total_nats += nats
             predicted += example.predicted
-        return total_nats / predicted if predicted else float("nan")
-
-    def validation_error(self) -> float:
-        """See `TrainingTask`."""
-        return self._error(self.model)
+            for number, one in zip(numbers.tolist(), found, strict=True):
+                all_found[number] = one
+        return total_nats / predicted if predicted else float("nan"), self._error(self.model, all_found)
 
     @abstractmethod
     def _learn(self, example: E, draw: Any) -> float:
         """`Model.loss_and_gradients` of an example; ``draw`` makes its dropout, or is None."""
 
     @abstractmethod
-    def _nats(self, example: E) -> float:
-        """The loss summed over an example."""
+    def _judge(self, example: E) -> tuple[float, list[Any]]:
+        """The loss summed over an example, and what is found for each row; None for what only a search finds."""
 
 
 def buckets(collection: Collection[Any], options: TrainingOptions) -> Buckets:
@@ -102,9 +102,10 @@ class ClassifyTask(SequenceTask[Labelled]):
     def _learn(self, example: Labelled, draw: Any) -> float:
         return self.model.loss_and_gradients(example.sequences, example.labels, draw and draw(example.sequences))
 
-    def _nats(self, example: Labelled) -> float:
+    def _judge(self, example: Labelled) -> tuple[float, list[int]]:
         log_probs = self.model.log_probs(example.sequences)
-        return -float(log_probs[np.arange(example.labels.size), example.labels].sum())
+        nats = -float(log_probs[np.arange(example.labels.size), example.labels].sum())
+        return nats, log_probs.argmax(axis=1).tolist()
 
 
 class TagTask(SequenceTask[Tagged]):
@@ -115,10 +116,10 @@ class TagTask(SequenceTask[Tagged]):
     def _learn(self, example: Tagged, draw: Any) -> float:
         return self.model.loss_and_gradients(example.sentences, example.tags, draw and draw(example.sentences))
 
-    def _nats(self, example: Tagged) -> float:
+    def _judge(self, example: Tagged) -> tuple[float, list[list[int]]]:
         log_probs = self.model.log_probs(example.sentences)
         t, n = np.nonzero(example.tags >= 0)
-        return -float(log_probs[t, n, example.tags[t, n]].sum())
+        return -float(log_probs[t, n, example.tags[t, n]].sum()), best_tags(log_probs, example.sentences)
 
 
 class TransduceTask(SequenceTask[Paired]):
@@ -130,5 +131,6 @@ class TransduceTask(SequenceTask[Paired]):
         dropout = draw and draw(example.sources, example.inputs)
         return self.model.loss_and_gradients(example.sources, example.inputs, example.targets, dropout)
 
-    def _nats(self, example: Paired) -> float:
-        return -float(self.model.log_probs(example.sources, example.inputs, example.targets).sum())
+    def _judge(self, example: Paired) -> tuple[float, list[None]]:
+        log_probs = self.model.log_probs(example.sources, example.inputs, example.targets)
+        return -float(log_probs.sum()), [None] * int(example.numbers.size)

@@ -38,7 +38,6 @@ class TrainingTask(Protocol):
     """A model with its examples.
 
     Attributes:
-        model: what is trained.
         carried: the state that goes on from an example to the next within an epoch, changed in place; of no numbers
             if there is none. It is saved with the training's state.
         steps_per_epoch: examples in each epoch, the same in all.
@@ -46,11 +45,14 @@ class TrainingTask(Protocol):
         has_validation: whether there is anything to validate on.
     """
 
-    model: Any  # a Model; its own type in each task
     carried: Array
     steps_per_epoch: int
     guess_nats: float
     has_validation: bool
+
+    @property
+    def model(self) -> Model:
+        """What is trained."""
 
     def examples(self, epoch: int, first: int) -> Iterator[Any]:
         """The examples of an epoch from number ``first`` on, the same whichever is the first."""
@@ -67,8 +69,8 @@ class TrainingTask(Protocol):
             loss_nats: summed over its predictions.
         """
 
-    def validation_nats(self) -> float:
-        """The mean loss per prediction of what was held out."""
+    def validation(self) -> tuple[float, float | None]:
+        """What was held out: the mean loss per prediction (nats), and how much of it comes out wrong.
 
-    def validation_error(self) -> float | None:
-        """How much of what was held out comes out wrong, 0 to 1; None if the loss alone is to judge."""
+        The latter is 0 to 1, or None if the loss alone is to judge.
+        """

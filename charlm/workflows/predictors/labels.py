@@ -18,13 +18,13 @@ from charlm.evaluation.classes import (
 )
 from charlm.text.buckets import Buckets
 from charlm.text.examples import read_labelled
+from charlm.text.labels import some_of
 from charlm.training.collections import sequences as sequence_batch
-from charlm.workflows.predictors.predictor import BATCH_ROWS, Evaluation, Predictor, nothing_to_evaluate, windows
+from charlm.training.sequence_task import EVALUATION_ROWS
+from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.text_side import saved_labels
 from charlm.workflows.trained import Trained
-
-LISTED = 8  # labels that a remark names
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LabelPredictor(Predictor):
         rows = self._text.rows(texts)
         self.count(rows, len(texts))
         result = np.empty((len(texts), self._labels.size))
-        for numbers in Buckets(rows.lengths, batch_size=BATCH_ROWS).once():
+        for numbers in Buckets(rows.lengths, batch_size=EVALUATION_ROWS).once():
             result[numbers] = np.exp(self.model.log_probs(sequence_batch(rows, numbers, self._text.vocabulary.size)))
         return result
 
@@ -92,12 +92,10 @@ class LabelPredictor(Predictor):
         names = list(numbers)
         matrix = confusion_matrix(np.array(gold), np.array(found), len(names))
         unseen = names[self._labels.size :]
-        strange = f"unknown to the model, so always wrong: {', '.join(unseen[:LISTED])}"
-        more = f" and {len(unseen) - LISTED:,} more" if len(unseen) > LISTED else ""
+        strange = f"unknown to the model, so always wrong: {some_of(unseen)}\n\n" if unseen else ""
         matches = label_matches(matrix)
         return Evaluation(
-            (f"{strange}{more}\n\n" if unseen else "")
-            + f"{render_scores(matrix, names)}\n{render_confusion(matrix, names)}",
+            f"{strange}{render_scores(matrix, names)}\n{render_confusion(matrix, names)}",
             {
                 "items": len(gold),
                 "accuracy": accuracy(matrix),

@@ -19,7 +19,6 @@ from charlm.workflows.text_side import text_side
 from charlm.workflows.trained import Trained
 
 WINDOW = 512  # examples at a time, of those that are evaluated and of sentences
-BATCH_ROWS = 64
 
 T = TypeVar("T")
 

@@ -12,8 +12,10 @@ from charlm.evaluation.entities import names_entities, render_entities, score_en
 from charlm.text.buckets import Buckets
 from charlm.text.examples import Sentence, read_sentences
 from charlm.text.tagged import number_tokens
+from charlm.training.collections import best_tags
 from charlm.training.collections import sentences as sentence_batch
-from charlm.workflows.predictors.predictor import BATCH_ROWS, Evaluation, Predictor, nothing_to_evaluate, windows
+from charlm.training.sequence_task import EVALUATION_ROWS
+from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.text_side import lexicon, saved_labels
 from charlm.workflows.trained import Trained
 
@@ -57,11 +59,9 @@ class TagPredictor(Predictor):
         tokens = number_tokens(sentences, self._lexicon)
         result: list[tuple[str, ...]] = [()] * len(sentences)
         lengths, names = tokens.rows.lengths, self._labels.names
-        for numbers in Buckets(lengths, batch_size=BATCH_ROWS).once():
+        for numbers in Buckets(lengths, batch_size=EVALUATION_ROWS).once():
             batch = sentence_batch(tokens, numbers, self.model.config.char_features)
-            best = self.model.log_probs(batch).argmax(axis=2)
-            for row, number in enumerate(numbers.tolist()):
-                ids = best[best.shape[0] - int(lengths[number]) :, row].tolist()
+            for number, ids in zip(numbers.tolist(), best_tags(self.model.log_probs(batch), batch), strict=True):
                 result[number] = tuple(names[i] for i in ids)
         return result
 

@@ -10,8 +10,9 @@ from charlm.evaluation.edits import EditScores, score_edits
 from charlm.text.buckets import Buckets, Rows
 from charlm.text.examples import read_pairs
 from charlm.training.collections import sequences as sequence_batch
+from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.beams import Hypothesis
-from charlm.workflows.predictors.predictor import BATCH_ROWS, Evaluation, Predictor, nothing_to_evaluate, windows
+from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.trained import Trained
 from charlm.workflows.transduction import beam
@@ -46,7 +47,7 @@ class TransducePredictor(Predictor):
         """Targets of each source, the likeliest first."""
         self.count(rows, int(rows.lengths.size))
         result: list[list[Hypothesis]] = [[]] * int(rows.lengths.size)
-        for numbers in Buckets(rows.lengths, batch_size=BATCH_ROWS).once():
+        for numbers in Buckets(rows.lengths, batch_size=EVALUATION_ROWS).once():
             sources = sequence_batch(rows, numbers, self._source.vocabulary.size)
             found = beam(self.model, sources, width=self._width, best=self._best)
             for number, hypotheses in zip(numbers.tolist(), found, strict=True):

@@ -10,17 +10,17 @@ import numpy as np
 
 from charlm.errors import InputError
 from charlm.models.classifier import Classifier, ClassifierConfig
-from charlm.text.buckets import Buckets, Rows
+from charlm.text.buckets import Rows
 from charlm.text.corpus import Corpus, load
+from charlm.text.labels import SOME, some_of
 from charlm.training import defaults
 from charlm.training.collections import Labelled, LabelledCollection
-from charlm.training.sequence_task import EVALUATION_ROWS, ClassifyTask
+from charlm.training.sequence_task import ClassifyTask
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
 from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.train_request import Chosen
 
 EXCERPT_CHARACTERS = 60
-LISTED = 8  # labels of a remark
 
 
 class ClassifyMaterial(WholeMaterial):
@@ -47,15 +47,18 @@ class ClassifyMaterial(WholeMaterial):
         self.labels = self.train.labels
         if self.labels.size == 1:
             raise InputError(f"{self.names[0]}: has one label only, {self.labels.names[0]!r}; give texts of several")
-        assert self.train.label_ids is not None
-        counts = np.bincount(self.train.label_ids, minlength=self.labels.size)
-        once = [self.labels.names[i] for i in np.flatnonzero(counts == 1).tolist()]
+        once = [name for name, count in zip(self.labels.names, self.train.label_counts, strict=True) if count == 1]
         if once:
-            reading.remarks.append(f"seen once, which is little to learn from: {listed(once, self.labels.size)}")
+            reading.remarks.append(f"seen once, which is little to learn from: {self._told_of(once)}")
         if self.valid is not None and self.valid.label_ids is not None:
             missing = self.labels.missing(self.valid.label_ids)
             if missing:
-                reading.remarks.append(f"not among what is held out: {listed(missing, self.labels.size)}")
+                reading.remarks.append(f"not among what is held out: {self._told_of(missing)}")
+
+    def _told_of(self, names: list[str]) -> str:
+        """Some labels, and how many of all if there are more: perhaps they are none."""
+        more = f", {len(names):,} of {self.labels.size:,} labels (lines are label<TAB>text)"
+        return some_of(names) + (more if len(names) > SOME else "")
 
     def suggestions(self) -> Chosen:
         """See `Material`."""
@@ -87,15 +90,11 @@ class ClassifyMaterial(WholeMaterial):
             f"{self.train.vocabulary.size:,} symbols{share}"
         ]
 
-    def error(self, model: Classifier) -> float:
+    def error(self, model: Classifier, found: list[int]) -> float:
         """The share of labels that a model gets wrong of what was held out."""
         assert self.valid is not None
-        collection = self.collection(self.valid, model.config)
-        right = total = 0
-        for numbers in Buckets(collection.lengths, batch_size=EVALUATION_ROWS).once():
-            example = collection.example(numbers)
-            right += int(np.count_nonzero(model.log_probs(example.sequences).argmax(axis=1) == example.labels))
-            total += example.predicted
+        assert self.valid.label_ids is not None
+        right, total = int(np.count_nonzero(self.valid.label_ids == found)), len(found)
         self.told = f"accuracy {right / total:.1%}: {right:,} of {total:,}"
         return 1 - right / total
 
@@ -108,18 +107,8 @@ class ClassifyMaterial(WholeMaterial):
 
     def own_header(self) -> dict[str, Any]:
         """See `Material`."""
-        assert self.train.label_ids is not None
-        counts = np.bincount(self.train.label_ids, minlength=self.labels.size)
         return {
             "tokenizer": self.train.tokenizer.to_json(),
             "vocabulary": list(self.train.vocabulary.symbols),
             "labels": list(self.labels.names),
-            "label_counts": counts.tolist(),
         }
-
-
-def listed(names: list[str], size: int) -> str:
-    """Some of the labels, and how many there are of all."""
-    if len(names) <= LISTED:
-        return ", ".join(names)
-    return f"{', '.join(names[:LISTED])} and others, {len(names):,} of {size:,} labels (lines are label<TAB>text)"

@@ -63,7 +63,7 @@ class LanguageMaterial(Material):
         self.train, self.valid = reading.split(read, least_count)
         self.unit = self.train.tokenizer.level
         self.side = None
-        if self.train.labels is not None and self.train.label_counts is not None:
+        if self.train.labels is not None:
             self.side = LabelSide(self.train.labels, self.train.label_counts)
 
     def _is_conditioned(self, side: LabelSide | None) -> bool:
@@ -72,7 +72,7 @@ class LanguageMaterial(Material):
         if self.reading.is_new:
             return given is not None
         if given is not None and side is None:
-            raise UsageError(f"--condition {given}: what there is was trained without labels; leave it out")
+            raise UsageError(f"--condition {given}: the model that there is was trained without labels; leave it out")
         return side is not None
 
     def suggestions(self) -> Chosen:

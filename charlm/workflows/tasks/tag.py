@@ -9,13 +9,12 @@ from typing import Any
 from charlm.errors import UsageError
 from charlm.evaluation.entities import names_entities, score_entities
 from charlm.models.tagger import Tagger, TaggerConfig
-from charlm.text.buckets import Buckets
 from charlm.text.labels import Labels
 from charlm.text.tagged import Lexicon, TaggedCorpus, load_tagged
 from charlm.text.tokenizer import Tokenizer
 from charlm.training import defaults
 from charlm.training.collections import Tagged, TaggedCollection
-from charlm.training.sequence_task import EVALUATION_ROWS, TagTask
+from charlm.training.sequence_task import TagTask
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
 from charlm.workflows.tasks.reading import Reading
 from charlm.workflows.tasks.whole import WholeMaterial
@@ -93,12 +92,12 @@ class TagMaterial(WholeMaterial):
             f"{self.lexicon.words.size:,} words, {counts.unknown_rate:.2%} unknown"
         ]
 
-    def error(self, model: Tagger) -> float:
+    def error(self, model: Tagger, found: list[list[int]]) -> float:
         """1 - F1 of the entities of what was held out, or the share of wrong tags if they name none."""
         assert self.valid is not None
-        found = tag_sentences(model, self.collection(self.valid, model.config), self.labels)
-        true = [sentence.tags for sentence in self.valid.sentences]
-        scores = score_entities(zip(true, found, strict=True))
+        names = self.labels.names
+        made = [tuple(names[i] for i in ids) for ids in found]
+        scores = score_entities(zip([sentence.tags for sentence in self.valid.sentences], made, strict=True))
         self.told = f"tags right {scores.token_accuracy:.2%}"
         if not names_entities(self.labels.names):
             return 1 - scores.token_accuracy
@@ -118,15 +117,3 @@ class TagMaterial(WholeMaterial):
             "characters": list(self.lexicon.characters.symbols),
             "labels": list(self.labels.names),
         }
-
-
-def tag_sentences(model: Tagger, collection: TaggedCollection, labels: Labels) -> list[tuple[str, ...]]:
-    """The likeliest tag of each token of each sentence."""
-    result: list[tuple[str, ...]] = [()] * int(collection.lengths.size)
-    for numbers in Buckets(collection.lengths, batch_size=EVALUATION_ROWS).once():
-        example = collection.example(numbers)
-        best = model.log_probs(example.sentences).argmax(axis=2)
-        for row, number in enumerate(numbers.tolist()):
-            ids = best[best.shape[0] - int(collection.lengths[number]) :, row].tolist()
-            result[number] = tuple(labels.names[i] for i in ids)
-    return result

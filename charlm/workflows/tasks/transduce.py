@@ -97,7 +97,7 @@ class TransduceMaterial(WholeMaterial):
             f"{self.train.target.vocabulary.size:,} symbols"
         ]
 
-    def error(self, model: Transducer) -> float:
+    def error(self, model: Transducer, found: list[None]) -> float:
         """The share of wrong targets among some of what was held out."""
         assert self.valid is not None
         collection = self.collection(self.valid, model.config)

@@ -32,8 +32,12 @@ class WholeMaterial(Material):
         """One of the texts as examples for a model of this configuration; None for one that is not known yet."""
 
     @abstractmethod
-    def error(self, model: Any) -> float:
-        """How much of what was held out a model gets wrong, 0 to 1; leaves that in words in ``told``."""
+    def error(self, model: Any, found: list[Any]) -> float:
+        """How much of what was held out a model gets wrong, 0 to 1; leaves that in words in ``told``.
+
+        Args:
+            found: what `SequenceTask` has found for each of the examples.
+        """
 
     def course(self, options: TrainingOptions) -> Course:
         """See `Material`."""
