@@ -17,7 +17,7 @@ from charlm.workflows.decoding import Truncation
 from tests.engine_harness import GRADIENT_TOLERANCE, ModelProblem, check_model, model_problem, same_bits
 from tests.gradient_check import check
 from tests.reference import network
-from tests.test_faults import must_fail
+from tests.test_planted_faults import must_fail
 
 V, H, L = 29, 7, 2
 SIZES = (4, 3, 5, H, V, L)

@@ -17,7 +17,7 @@ from charlm.models.stack import Batch
 from charlm.workflows.decoding import Truncation
 from tests.engine_harness import VARIANTS, E, H, L, ModelProblem, N, T, V, check_model, model_problem, same_bits
 from tests.reference import network
-from tests.test_faults import must_fail
+from tests.test_planted_faults import must_fail
 
 K = 4
 LARGE_V = 23  # more than T * N: only the ids of the batch are looked up
