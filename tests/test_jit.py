@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +169,17 @@ json.dump({"names": names, "results": [packed.tolist()] * 2}, sys.stdout)
 
 
 class Processes:
-    """Runs probes in processes of their own, whose kernels lie in ``cache``."""
+    """Runs probes in processes of their own, whose kernels lie in ``cache``.
+
+    They are compiled without LLVM's optimisations, which takes less long: how fast they run is no matter here.
+    """
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
 
     def start(self, probe: str, **settings: str) -> subprocess.Popen[str]:
         own = {"PYTHONPATH": str(self.folder), "CHARLM_CACHE_DIR": str(self.cache), "PYTHONDONTWRITEBYTECODE": "1"}
+        own["NUMBA_OPT"] = "0"
         return subprocess.Popen(
             [sys.executable, "-W", "error", "-c", probe],
             env=os.environ | own | settings, cwd=self.cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -199,6 +204,25 @@ class Processes:
 @pytest.fixture
 def processes(tmp_path: Path) -> Processes:
     return Processes(ENGINE.parents[1], tmp_path)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A cache that a process has filled, the names of what it compiled, and its result."""
+
+    cache: Path
+    names: list[str]
+    result: list[float]
+
+    def lay_out(self, processes: Processes) -> None:
+        """Put a copy in place."""
+        shutil.copytree(self.cache, processes.cache, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    processes = Processes(ENGINE.parents[1], tmp_path_factory.mktemp("filled"))
+    return Filled(processes.cache, *processes.run(PROBE))
 
 
 def test_compiled_once_and_never_stale(tmp_path: Path) -> None:
@@ -239,8 +263,9 @@ def test_a_cached_kernel_finds_those_that_it_calls(processes: Processes) -> None
     assert processes.run(CALLING) == ([], packed)
 
 
-def test_damaged_files_are_compiled_again(processes: Processes) -> None:
-    names, result = processes.run(PROBE)
+def test_damaged_files_are_compiled_again(processes: Processes, filled: Filled) -> None:
+    filled.lay_out(processes)
+    names, result = filled.names, filled.result
     for i, file in enumerate(processes.files()):
         data = file.read_bytes()
         file.write_bytes([data[: len(data) // 2], bytes(len(data)), b""][i % 3])
@@ -255,10 +280,11 @@ def test_two_processes_at_once_with_an_empty_cache(processes: Processes) -> None
     assert processes.run(PROBE) == ([], result)
 
 
-def test_two_processors_share_a_home(processes: Processes) -> None:
+def test_two_processors_share_a_home(processes: Processes, filled: Filled) -> None:
     """Neither runs the other's code, and neither's is lost to the other."""
     other = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    names, result = processes.run(PROBE)
+    filled.lay_out(processes)
+    names, result = filled.names, filled.result
     files = processes.files()
     names_there, result_there = processes.run(PROBE, **other)
     assert names_there == names
