@@ -14,7 +14,7 @@ from charlm.models.parameters import Parameters
 from charlm.models.sequences import Dropout
 from charlm.text.buckets import Rows
 from charlm.training.collections import sequences
-from tests.gradient_check import check
+from tests.gradient_check import Known, check
 from tests.reference import directions
 from tests.whole_harness import THRESHOLD, Array, cut, factors_of, rows_of
 
@@ -145,15 +145,19 @@ class EncoderRun:
 
 
 def check_encoder(
-    problem: EncoderProblem, probes: int | None = 8, faults: Mapping[str, Fault] | None = None
+    problem: EncoderProblem,
+    probes: int | None = 8,
+    faults: Mapping[str, Fault] | None = None,
+    known: Known | None = None,
 ) -> EncoderRun:
-    """Compare outputs, last states and all gradients with the reference."""
+    """Compare outputs, last states and all gradients with the reference; ``known`` as in `gradient_check.check`."""
     run = EncoderRun(problem, faults=faults or {})
     outputs, lasts = problem.reference(problem.parameters, run.dropout)
     for found, wanted in zip(run.outputs, outputs, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
     np.testing.assert_allclose(run.last, np.stack(lasts, axis=3), rtol=0, atol=1e-12)
     check(
-        dict(run.gradients), lambda moved: problem.objective(moved, run.dropout), problem.parameters, 1e-9, probes
+        dict(run.gradients), lambda moved: problem.objective(moved, run.dropout), problem.parameters, 1e-9, probes,
+        known=known,
     )  # fmt: skip
     return run

@@ -21,7 +21,7 @@ from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.models.packed_weight import PackedWeight
 from charlm.models.stack import Batch
-from tests.gradient_check import check
+from tests.gradient_check import Known, check
 from tests.reference import network
 
 Array = NDArray[Any]
@@ -200,9 +200,16 @@ def check_cell_forward(cell: Cell, problem: CellProblem) -> float:
 
 
 def check_cell_gradients(
-    cell: Cell, problem: CellProblem, probes: int | None = None, tensors: tuple[str, ...] = ()
+    cell: Cell,
+    problem: CellProblem,
+    probes: int | None = None,
+    tensors: tuple[str, ...] = (),
+    known: Known | None = None,
 ) -> dict[str, float]:
-    """Compare a cell's gradients with the reference's, by complex step; returns each array's worst relative error."""
+    """Compare a cell's gradients with the reference's, by complex step; returns each array's worst relative error.
+
+    ``known`` as in `gradient_check.check`.
+    """
     found = CellRun(cell, problem).forward().backward().gradients()
     assert set(found) == set(problem.arrays)
     return {
@@ -212,6 +219,7 @@ def check_cell_gradients(
             {name: problem.arrays[name]},
             GRADIENT_TOLERANCE,
             probes,
+            known=known,
         )
         for name in tensors or problem.arrays
     }
@@ -322,9 +330,12 @@ def model_problem(
 
 
 def check_model(
-    problem: ModelProblem, model: LanguageModel | None = None, probes: int | None = None
+    problem: ModelProblem, model: LanguageModel | None = None, probes: int | None = None, known: Known | None = None
 ) -> dict[str, float]:
-    """Compare loss, last state and gradients with the reference; returns each array's worst relative error."""
+    """Compare loss, last state and gradients with the reference; returns each array's worst relative error.
+
+    ``known`` as in `gradient_check.check`.
+    """
     model = model or problem.model()
     batch = problem.batch()
     loss_nats = model.loss_and_gradients(batch, problem.targets, problem.scale)
@@ -341,6 +352,7 @@ def check_model(
             {path: problem.parameters[path]},
             GRADIENT_TOLERANCE,
             probes,
+            known=known,
         )
         for path in problem.parameters
     }

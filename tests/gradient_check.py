@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.inexact]
 Function = Callable[[dict[str, Array]], complex]
+Known = dict[tuple[str, tuple[int, ...]], float]  # derivatives by name and place
 
 STEP = 1e-30
 SMALL = 1e-4  # a derivative below this part of its tensor's largest is judged as if it were that large
@@ -57,6 +58,7 @@ def check(
     rtol: float = 1e-9,
     probes: int | None = None,
     seed: int = 0,
+    known: Known | None = None,
 ) -> float:
     """Compare `analytic` with the derivatives of `function` by complex step.
 
@@ -71,6 +73,8 @@ def check(
         rtol: the largest relative error allowed.
         probes: how many entries of each tensor to try, drawn with `seed`; None tries all.
         seed: of the draw.
+        known: derivatives of this very function at these arrays, found by an earlier call, which are not computed
+            again; those that are computed are added.
     Returns:
         The worst relative error met.
     Raises:
@@ -79,7 +83,7 @@ def check(
     if set(analytic) != set(arrays):
         missing, extra = sorted(set(arrays) - set(analytic)), sorted(set(analytic) - set(arrays))
         raise GradientError(f"gradients missing for {missing}, and given for unknown {extra}")
-    rng = np.random.default_rng(seed)
+    rng, known = np.random.default_rng(seed), {} if known is None else known
     worst, complaints = 0.0, []
     for name, array in arrays.items():
         given = analytic[name]
@@ -88,7 +92,10 @@ def check(
             continue
         indices = list(_indices(array.shape, probes, rng))
         found = np.array([given[index] for index in indices])
-        expected = np.array([derivative(function, arrays, name, index) for index in indices])
+        for index in indices:
+            if (name, index) not in known:
+                known[name, index] = derivative(function, arrays, name, index)
+        expected = np.array([known[name, index] for index in indices])
         errors = _relative_errors(found, expected)
         wrong = np.flatnonzero(~(errors <= rtol))  # a NaN is wrong
         worst = max(worst, errors.max(initial=0.0))

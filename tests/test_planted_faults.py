@@ -29,6 +29,7 @@ from tests.engine_harness import (
     check_model,
     model_problem,
 )
+from tests.gradient_check import Known
 from tests.reference import network
 
 FORWARD = ("pre", "w_h", "w_p", "state", "hidden", "saved", "reset", "initial", "activation", "low", "high")
@@ -190,13 +191,14 @@ def test_faults_of_forward_are_caught(name: str, activation: str) -> None:
 @variants
 def test_faults_of_backward_are_caught(name: str, activation: str) -> None:
     cell, problem = cells.find(name), cell_problem(name, activation)
-    check_cell_gradients(cell, problem, probes=16)
+    known: Known = {}
+    check_cell_gradients(cell, problem, probes=16, known=known)
     faults = list(backward_faults(cell))
     for _, in_pre, in_weights in swapped_gates(cell, problem.initial.shape[-1]):
         faults += [in_pre, in_weights]
     for fault in faults:
         must_fail(
-            lambda fault=fault: check_cell_gradients(fault.plant(cell), problem, probes=16),  # type: ignore[misc]
+            lambda fault=fault: check_cell_gradients(fault.plant(cell), problem, probes=16, known=known),  # type: ignore[misc]
             (fault.kernel, fault.name),
         )
 
@@ -215,6 +217,8 @@ def test_a_fault_of_a_single_entry_is_caught(name: str) -> None:
 @pytest.mark.parametrize("name", cells.names())
 def test_faults_are_caught_in_the_whole_model(name: str) -> None:
     cell, problem = cells.find(name), model_problem(name, cells.find(name).activations[0])
+    known: Known = {}
+    check_model(problem, probes=4, known=known)
     for fault in (
         Fault("factor of d_pre", "backward", after=scale("pre", 1.001)),
         Fault("factor of d_w_h", "gradients", after=scale("d_w_h", 1.001)),
@@ -225,7 +229,7 @@ def test_faults_are_caught_in_the_whole_model(name: str) -> None:
         model = problem.model()
         for layer in model.stack.layers:
             layer.cell = fault.plant(cell)
-        must_fail(lambda model=model: check_model(problem, model, probes=4), fault.name)  # type: ignore[misc]
+        must_fail(lambda model=model: check_model(problem, model, probes=4, known=known), fault.name)  # type: ignore[misc]
 
 
 # Faults in the reference's equations

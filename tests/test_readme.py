@@ -61,8 +61,8 @@ def test_the_commands_run(folder: Path) -> None:
         if not steps:
             continue
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", " && ".join(steps)],
-            cwd=folder, env=environment | ({"QUICK": "1"} if outputs else {}), capture_output=True, text=True, timeout=250,
+            ["bash", "-euo", "pipefail", "-c", " && ".join(steps)], cwd=folder, capture_output=True, text=True,
+            env=environment | ({"QUICK": "1"} if outputs else {}), timeout=250,
         )  # fmt: skip
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         outputs.append(done.stdout)

@@ -26,10 +26,16 @@ LARGE = (60, 90, 9, 13, 38)  # weights of several panels
 
 @variants
 @pytest.mark.parametrize("attention", [False, True])
+def test_loss_and_every_gradient(cell: str, activation: str, attention: bool) -> None:
+    check_transducer(problem(cell, activation, 2, attention=attention), probes=4)
+
+
+@pytest.mark.parametrize("cell", ["gru-simple", "lstm"])  # of one state, and of two
+@pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_loss_and_every_gradient(cell: str, activation: str, layers: int, bidirectional: bool, attention: bool) -> None:
-    check_transducer(problem(cell, activation, layers, bidirectional=bidirectional, attention=attention), probes=4)
+def test_depths_and_directions(cell: str, layers: int, bidirectional: bool, attention: bool) -> None:
+    check_transducer(problem(cell, layers=layers, bidirectional=bidirectional, attention=attention), probes=4)
 
 
 def test_every_entry_of_a_gradient() -> None:
