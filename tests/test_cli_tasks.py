@@ -214,7 +214,7 @@ def test_weights_of_another_model(folder: Path, tmp_path: Path, task: str) -> No
 
 def test_the_plan_and_a_glimpse_are_told(tmp_path: Path) -> None:
     file = some_lines("towns.tsv", tmp_path / "towns.tsv", 200)
-    told = run("train", file, "-o", tmp_path / "m.npz", "--task", "classify", "--epochs", "1").stderr
+    told = run("train", file, "-o", tmp_path / "m.npz", "--task", "classify", "--epochs", "1", *QUICK).stderr
     assert "5 labels" in told
     assert "nats/label" in told
     assert "accuracy" in told
@@ -224,7 +224,8 @@ def test_the_plan_and_a_glimpse_are_told(tmp_path: Path) -> None:
 def test_labels_seen_once_or_not_held_out_are_told(tmp_path: Path) -> None:
     text = "".join(f"A\ta{i}\nB\tb{i}\n" for i in range(30)) + "Rare\tx\n"
     (tmp_path / "t.tsv").write_text(text)
-    told = run("train", tmp_path / "t.tsv", "-o", tmp_path / "m.npz", "--task", "classify", "--epochs", "1").stderr
+    options = ["--task", "classify", "--epochs", "1", *QUICK]
+    told = run("train", tmp_path / "t.tsv", "-o", tmp_path / "m.npz", *options).stderr
     assert "seen once, which is little to learn from: Rare" in told
     assert "not among what is held out: Rare" in told
 
@@ -397,7 +398,8 @@ def test_unknown_tokens_are_told(folder: Path) -> None:
 
 def test_many_labels_of_two_lines_each(tmp_path: Path) -> None:
     (tmp_path / "many.tsv").write_text("".join(f"label{i // 2}\ttext{i}\n" for i in range(120)))
-    told = run("train", tmp_path / "many.tsv", "-o", tmp_path / "m.npz", "--task", "classify", "--epochs", "1").stderr
+    options = ["--task", "classify", "--epochs", "1", *QUICK]
+    told = run("train", tmp_path / "many.tsv", "-o", tmp_path / "m.npz", *options).stderr
     assert "12 held out" in told
     shown = run("predict", tmp_path / "m.npz", tmp_path / "many.tsv", "--evaluate").stdout
     assert "true label" in shown

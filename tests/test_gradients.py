@@ -123,7 +123,7 @@ def test_fresh_cells_are_those_that_training_begins_with(text: str) -> None:
 
 
 def test_an_activation_goes_to_the_cells_that_have_it(text: str) -> None:
-    result = run(GradientsRequest([text], cells=("rnn", "lstm"), activation="relu", steps=1))
+    result = run(GradientsRequest([text], cells=("rnn", "lstm"), hidden_size=9, activation="relu", steps=1))
     assert [(curve.name, curve.config.activation) for curve in result.curves] == [
         ("rnn (relu)", "relu"),
         ("lstm", "tanh"),
@@ -132,15 +132,17 @@ def test_an_activation_goes_to_the_cells_that_have_it(text: str) -> None:
 
 def test_how_far_back_by_default(tmp_path: Path, text: str) -> None:
     # 4, 8, 10, 3 tokens with their ends; the blank line is no sequence
-    assert run(GradientsRequest([text], cells=("rnn",), positions=5)).steps == 6
-    assert run(GradientsRequest([text], cells=("rnn",), positions=1)).steps == 9
+    assert run(GradientsRequest([text], cells=("rnn",), hidden_size=9, positions=5)).steps == 6
+    assert run(GradientsRequest([text], cells=("rnn",), hidden_size=9, positions=1)).steps == 9
     long = tmp_path / "long.txt"
     long.write_text("abcd" * 50)
-    assert run(GradientsRequest([str(long)], cells=("rnn",), positions=9)).steps == gradients.STEPS
+    assert run(GradientsRequest([str(long)], cells=("rnn",), hidden_size=9, positions=9)).steps == gradients.STEPS
     long.write_text("a b\nb a\n")
     with pytest.raises(InputError, match="too few tokens have another before them"):
-        run(GradientsRequest([str(long)], cells=("rnn",), text=WORDS))
-    assert run(GradientsRequest([str(long)], cells=("rnn",), text=WORDS, steps=2)).curves[0].positions == 2
+        run(GradientsRequest([str(long)], cells=("rnn",), hidden_size=9, text=WORDS))
+    assert (
+        run(GradientsRequest([str(long)], cells=("rnn",), hidden_size=9, text=WORDS, steps=2)).curves[0].positions == 2
+    )
 
 
 def test_several_models(tmp_path: Path, text: str) -> None:
