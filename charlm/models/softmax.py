@@ -23,6 +23,7 @@ Nats = NDArray[np.float64]
 Shapes = dict[str, tuple[int, ...]]
 
 HEAD_PART, MIDDLE_PART = 10, 2.5  # a tenth of the vocabulary is the head, the next three tenths the first tail
+CACHED_LOGITS = 1 << 18  # of the steps that are scored in one go: what is read again at once stays in a near cache
 LEAST_WIDTH = 8  # of a tail's projection
 
 # Of a new network's logits. Larger ones would cost at the start, but through smaller ones the layers below learn
@@ -119,20 +120,26 @@ class Softmax:
         self.hidden, self.targets = hidden, targets
         self.logits = self.buffers.get("logits", (*targets.shape, self.symbols))
 
-    def _forward(self, low: int, high: int) -> None:
+    def _forward(self, first: int, steps: int, low: int, high: int) -> None:
+        """The logits of ``steps`` steps from ``first`` on, in the first steps' place."""
         matmul.multiply(
-            self.hidden, 0, 0, self.size, self._towards, self.logits, 0, 0, self.symbols, self.hidden.shape[0],
-            low, high, BIAS, self.parameters["output/b"],
+            self.hidden, first, 0, self.size, self._towards, self.logits, 0, 0, self.symbols, steps, low, high,
+            BIAS, self.parameters["output/b"],
         )  # fmt: skip
 
     def score(self, result: Nats, low: int, high: int) -> None:
         """See `Output`."""
-        self._forward(low, high)
-        layers.target_log_probs(self.logits, self.targets, result, low, high)
+        total, rows = self.targets.shape
+        block = max(1, CACHED_LOGITS // max(1, rows * self.symbols))
+        for first in range(0, total, block):
+            here = slice(first, first + block)
+            targets = self.targets[here]
+            self._forward(first, len(targets), low, high)
+            layers.target_log_probs(self.logits[: len(targets)], targets, result[here], low, high)
 
     def loss(self, losses_nats: Nats, scale: float, d_hidden: Array, low: int, high: int) -> None:
         """See `Output`; the logits become their own gradient: there is no second (T * N, V) matrix."""
-        self._forward(low, high)
+        self._forward(0, self.hidden.shape[0], low, high)
         layers.cross_entropy(self.logits, self.targets, losses_nats, scale, low, high)
         back = self._w.forward if self.tied else self._w.backward
         matmul.multiply(
