@@ -23,7 +23,9 @@ Nats = NDArray[np.float64]
 Shapes = dict[str, tuple[int, ...]]
 
 HEAD_PART, MIDDLE_PART = 10, 2.5  # a tenth of the vocabulary is the head, the next three tenths the first tail
-CACHED_LOGITS = 1 << 18  # of the steps that are scored in one go: what is read again at once stays in a near cache
+# Scored in one go: logits that a near cache keeps until they are read again, but rows enough to make good use of each
+# weight that is read.
+CACHED_LOGITS, LEAST_ROWS = 1 << 18, 512
 LEAST_WIDTH = 8  # of a tail's projection
 
 # Of a new network's logits. Larger ones would cost at the start, but through smaller ones the layers below learn
@@ -130,7 +132,7 @@ class Softmax:
     def score(self, result: Nats, low: int, high: int) -> None:
         """See `Output`."""
         total, rows = self.targets.shape
-        block = max(1, CACHED_LOGITS // max(1, rows * self.symbols))
+        block = max(1, CACHED_LOGITS // (rows * self.symbols), LEAST_ROWS // rows)
         for first in range(0, total, block):
             here = slice(first, first + block)
             targets = self.targets[here]
