@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charlm.engine.cells._cell import Cell
-from charlm.engine.inference import Weights, cell_name, through, variant
+from charlm.engine.inference import Weights, cell_name, shared, through, variant
 from charlm.engine.jit import kernel
 from charlm.engine.math import exp
 
@@ -221,7 +221,9 @@ def _generate(
 
 
 @cache
-def generate(cell: Cell, output: Callable[..., None]) -> Callable[..., None]:
-    """The kernel `_generate` for a cell and an output layer's kernel."""
+def generate(cell: Cell, output: Callable[..., None], *, by_crew: bool = False) -> Callable[..., None]:
+    """The kernel `_generate` for a cell and an output layer's kernel; ``by_crew`` as in `inference.through`."""
     name = f"{cell_name(cell)}_{output.__name__}"
-    return variant(_generate, name, _through=through(cell), _output=output)
+    if by_crew:
+        name, output = f"{name}_by_crew", shared(output)
+    return variant(_generate, name, _through=through(cell, by_crew=by_crew), _output=output)

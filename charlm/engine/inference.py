@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+from charlm.engine import crew
 from charlm.engine.cells._cell import Cell
 from charlm.engine.jit import kernel
 from charlm.engine.layers import embed_rows, look_up
-from charlm.engine.matmul import BIAS, multiply
+from charlm.engine.matmul import BIAS, layer_of, multiply
 
 
 class Weights(NamedTuple):
@@ -87,13 +88,11 @@ def _through(w: Weights, room: Room, inputs: Any, reset: Any, output: Any, low: 
         for layer in range(layers):
             hidden = output[first:last] if layer == layers - 1 else room.hidden[layer % 2][:steps]
             if layer > 0:
-                multiply(
-                    room.hidden[(layer - 1) % 2], 0, 0, size, w.w_x[layer - 1], pre, 0, 0, columns, steps, low, high,
-                    BIAS, w.b[layer],
-                )  # fmt: skip
+                w_x, below = layer_of(w.w_x, layer - 1), room.hidden[(layer - 1) % 2]
+                multiply(below, 0, 0, size, w_x, pre, 0, 0, columns, steps, low, high, BIAS, w.b[layer])
             state = room.state[layer]
             _forward(
-                pre, w.w_h[layer], w.w_p[layer], state[: steps + 1], hidden, saved, reset[first:last],
+                pre, layer_of(w.w_h, layer), w.w_p[layer], state[: steps + 1], hidden, saved, reset[first:last],
                 w.initial[layer], w.activation, low, high,
             )  # fmt: skip
             for s in range(state.shape[1]):
@@ -103,9 +102,20 @@ def _through(w: Weights, room: Room, inputs: Any, reset: Any, output: Any, low: 
 
 
 @cache
-def through(cell: Cell) -> Callable[..., None]:
-    """The kernel `_through` with a cell's forward kernel in it."""
-    return variant(_through, cell_name(cell), _forward=cell.forward)
+def through(cell: Cell, *, by_crew: bool = False) -> Callable[..., None]:
+    """The kernel `_through` for a cell; ``by_crew``: each thread of a crew takes all rows, see `crew`."""
+    name = cell_name(cell)
+    if by_crew:
+        return shared(_through, name, project=shared(project), _forward=shared(cell.forward))
+    return variant(_through, name, _forward=cell.forward)
+
+
+@cache
+def shared(function: Any, name: str = "", **names: Any) -> Callable[..., None]:
+    """The kernel of a function, or of another kernel, whose products a crew shares."""
+    function = getattr(function, "py_func", function)
+    theirs = {key: getattr(crew, key) for key in ("multiply", "layer_of", "parted") if key in function.__globals__}
+    return variant(function, f"{name}_by_crew".lstrip("_"), **theirs, **names)
 
 
 def cell_name(cell: Cell) -> str:

@@ -19,7 +19,18 @@ from charlm.engine.jit import VECTOR_BYTES, kernel
 from charlm.engine.panels import copy_row, transpose_block
 from charlm.engine.tile import ADD, BIAS, ROWS, VECTORS, ZERO, panels_at_once, tile
 
-__all__ = ["ADD", "BIAS", "ZERO", "accumulate_outer", "multiply", "pack", "pack_transposed", "packed_size"]
+__all__ = [
+    "ADD",
+    "BIAS",
+    "ZERO",
+    "accumulate_outer",
+    "layer_of",
+    "multiply",
+    "pack",
+    "pack_transposed",
+    "packed_size",
+    "parted",
+]
 
 K_BLOCK = 512  # rows of a panel used in one go: 128 KB of float32, which stays in the second-level cache
 A_BLOCK = 1 << 16  # numbers of the left-hand matrix used in one go, for the same reason
@@ -45,6 +56,18 @@ def panel_share(n: int, part: int, parts: int, itemsize: int) -> tuple[int, int]
 def packed_size(k: int, n: int, lanes: int) -> int:
     """Length of the packed form of a (K, N) matrix."""
     return k * ((n + lanes - 1) // lanes) * lanes
+
+
+@kernel
+def layer_of(pile: Any, layer: int) -> Any:
+    """The packed weight of a layer."""
+    return pile[layer]
+
+
+@kernel
+def parted(packed: Any, place: int) -> tuple[Any, Any]:
+    """The two weights that are packed before and after ``place``."""
+    return packed[:place], packed[place:]
 
 
 @kernel

@@ -20,18 +20,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from charlm.engine import decode, inference
-from charlm.engine.threads import Task, Team, share
+from charlm.engine.threads import Team, share
 from charlm.models.buffers import Buffers
+from charlm.models.drawing import Drawing, Drawn, NextToken
+from charlm.models.inference import begin_inference, run_rows
 from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.softmax import AdaptiveSoftmax, Output, Softmax
 from charlm.models.stack import Batch, Stack, StackConfig, initialise
 
-State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabilities (N, V) of what comes next
-Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
-
 SOFTMAXES = ("full", "adaptive")
 SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
-SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 
 # Gates of a few steps that a thread keeps in its second-level cache when it scores: 20 % faster than 64 steps at a time
 # (LSTM 2 x 128, 64 rows). In training, which reads everything again much later, blocks of steps gain nothing.
@@ -80,7 +78,7 @@ class LanguageModel:
         self.buffers = Buffers(dtype)
         self.output = self._make_output()
         self._packed = self._tabulated = False
-        self._no_table = np.zeros((1, 0, self.stack.columns), dtype)
+        self._drawing = Drawing(self.stack, self.output, self.buffers, self.team)
 
     def _make_output(self) -> Output:
         config = self.config
@@ -167,13 +165,6 @@ class LanguageModel:
             self.team.run(stack.tabulate)
             self._tabulated = stack.whole_table
 
-    def _run_rows(self, task: Task, steps: int, rows: int) -> None:
-        """Run a task over rows; work of a few microseconds is not worth waking anyone for."""
-        if rows == 1 or steps * rows * self.parameters.count < SMALL_WORK:
-            task(0, 1)
-        else:
-            self.team.run(task)
-
     def log_probs(self, inputs: Ids, targets: Ids, state: Array) -> NDArray[np.float64]:
         """The log probability of each target.
 
@@ -192,7 +183,7 @@ class LanguageModel:
         hidden = self.buffers.get("hidden", (steps, rows, self.config.hidden_size))
         self.output.begin(hidden, targets)
         block = max(1, CACHED_NUMBERS * self.team.threads // (rows * self.stack.columns))
-        with_state = self._with_state(state, min(block, steps), self.stack.projection.table)
+        with_state = begin_inference(self.stack, self.buffers, state, min(block, steps), self.stack.projection.table)
         through, reset, index = inference.through(self.stack.cell), self.stack.starts(inputs), self.stack.index
 
         def score(part: int, parts: int) -> None:
@@ -200,7 +191,7 @@ class LanguageModel:
             through(*with_state, index, reset, hidden, low, high)
             self.output.score(result, low, high)
 
-        self._run_rows(score, steps, rows)
+        run_rows(self.team, score, rows, steps * rows * self.parameters.count)
         state[...] = with_state[1].state[:, 0]
         return result
 
@@ -217,8 +208,9 @@ class LanguageModel:
         rows, inputs = tokens.size, tokens.reshape(1, -1)
         result = np.empty((rows, self.config.vocabulary_size))
         self._infer(inputs)
-        hidden, logits = self.buffers.get("hidden", (1, rows, self.config.hidden_size)), self._logits(rows)
-        with_state = self._with_state(state, 1, self.stack.projection.table)
+        hidden = self.buffers.get("hidden", (1, rows, self.config.hidden_size))
+        logits = self.buffers.get("step_logits", (1, rows, self.output.width))
+        with_state = begin_inference(self.stack, self.buffers, state, 1, self.stack.projection.table)
         output = self.output.inference(rows)
         through, reset, index = inference.through(self.stack.cell), self.stack.starts(inputs), self.stack.index
 
@@ -227,7 +219,7 @@ class LanguageModel:
             through(*with_state, index, reset, hidden, low, high)
             self.output.log_probs(hidden, output, logits, result, low, high)
 
-        self._run_rows(advance, 1, rows)
+        run_rows(self.team, advance, rows, rows * self.parameters.count)
         return with_state[1].state[:, 0].copy(), result
 
     def generate(
@@ -238,7 +230,7 @@ class LanguageModel:
         rule: decode.Rule,
         left: NDArray[np.int64],
         before_end: NDArray[np.int64],
-    ) -> tuple[State, Drawn]:
+    ) -> tuple[NextToken, Drawn]:
         """Draw up to T tokens for each of N sequences, and take a step with each.
 
         Args:
@@ -253,60 +245,5 @@ class LanguageModel:
             The state and the log probabilities after the last token (of use for unfinished sequences alone); and the
             tokens, (T, N), -1 where a sequence was finished, with their log probabilities under the model as it is.
         """
-        steps, rows = uniforms.shape
-        log_probs, tokens, nats = log_probs.copy(), np.full((steps, rows), -1, np.int32), np.zeros((steps, rows))
-        self._infer(np.full((1, rows), self.config.vocabulary_size, np.int32))
-        table = self.stack.projection.table if self.stack.whole_table else self._no_table
-        weights, room = self._with_state(state, 1, table)
-        output, room_of_draws = self.output.inference(rows), self._room_of_draws(room)
-        kernel = decode.generate(self.stack.cell, self.output.log_probs)
-
-        def draw(part: int, parts: int) -> None:
-            low, high = share(rows, part, parts)
-            kernel(
-                weights, output, room_of_draws, log_probs, uniforms, rule, left, before_end, tokens, nats, low, high
-            )  # fmt: skip
-
-        self._run_rows(draw, steps, rows)
-        return (room.state[:, 0].copy(), log_probs), (tokens, nats)
-
-    def _logits(self, rows: int) -> Array:
-        """Room for the logits of one step."""
-        return self.buffers.get("step_logits", (1, rows, self.output.width))
-
-    def _with_state(self, state: Array, block: int, table: Array) -> tuple[inference.Weights, inference.Room]:
-        """What a pass in blocks of so many steps takes, which begins with ``state`` (L, S, N, H)."""
-        config, stack, values, get = self.config, self.stack, self.parameters, self.buffers.get
-        layer_count, states, rows, size = state.shape
-        weights = inference.Weights(
-            table=table,
-            embedding=values["embedding"],
-            w_x_0=stack.projection.w_x.forward,
-            w_x=stack.packed_w_x,
-            w_h=stack.packed_w_h,
-            w_p=np.stack([layer.w_p for layer in stack.layers]),
-            b=np.stack([values[f"layer{layer}/b"] for layer in range(layer_count)]),
-            initial=self.zero_state(rows),
-            activation=stack.activation,
-        )
-        room = inference.Room(
-            embedded=get("embedded", (1, rows, config.embedding_size)),
-            pre=get("pre", (block, rows, stack.columns)),
-            state=get("state", (layer_count, block + 1, states, rows, size)),
-            hidden=get("between", (2, block, rows, size)),
-            saved=get("saved", (block, rows, stack.cell.saved * size)),
-        )
-        room.state[:, 0] = state
-        return weights, room
-
-    def _room_of_draws(self, room: inference.Room) -> decode.Room:
-        get, rows, symbols = self.buffers.get, room.pre.shape[1], self.config.vocabulary_size
-        return decode.Room(
-            stack=room,
-            tokens=get("tokens", (1, rows), np.int32),
-            reset=get("no_reset", (1, rows), np.uint8),  # zeros, and never written
-            output=get("hidden", (1, rows, self.config.hidden_size)),
-            logits=self._logits(rows),
-            weights=get("weights", (rows, symbols), np.float64),
-            heap=get("heap", (rows, symbols), np.int32),
-        )
+        self._infer(np.full((1, uniforms.shape[1]), self.config.vocabulary_size, np.int32))
+        return self._drawing(state, log_probs, uniforms, rule, left, before_end)

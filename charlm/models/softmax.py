@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import layers, matmul
+from charlm.engine.crew import Crew, shared
 from charlm.engine.matmul import BIAS, ZERO
 from charlm.models.buffers import Buffers
 from charlm.models.packed_weight import PackedWeight
@@ -50,8 +51,8 @@ class Output(Protocol):
     def pack(self, part: int, parts: int, *, backward: bool) -> None:
         """Pack this thread's share of the weights."""
 
-    def inference(self, rows: int) -> Any:
-        """The packed weights as the kernel ``log_probs`` takes them."""
+    def inference(self, rows: int, crew: Crew | None = None) -> Any:
+        """The packed weights as the kernel ``log_probs`` takes them; for a thread of a crew, with room of its own."""
 
     def begin(self, hidden: Array, targets: Ids) -> None:
         """Set up the arrays of a pass: hidden (T, N, H), targets (T, N), -1 where nothing is predicted."""
@@ -113,9 +114,9 @@ class Softmax:
         """The packed (H, V) weight."""
         return self._w.backward if self.tied else self._w.forward
 
-    def inference(self, rows: int) -> layers.SoftmaxWeights:
+    def inference(self, rows: int, crew: Crew | None = None) -> layers.SoftmaxWeights:
         """See `Output`."""
-        return layers.SoftmaxWeights(self._towards, self.parameters["output/b"])
+        return layers.SoftmaxWeights(shared(self._towards, crew), self.parameters["output/b"])
 
     def begin(self, hidden: Array, targets: Ids) -> None:
         """See `Output`."""
@@ -308,14 +309,17 @@ class AdaptiveSoftmax:
         for layer in self._layers:
             layer.pack(part, parts, backward=backward)
 
-    def inference(self, rows: int) -> layers.AdaptiveWeights:
+    def inference(self, rows: int, crew: Crew | None = None) -> layers.AdaptiveWeights:
         """See `Output`."""
-        kind, (first, second) = self.head.inference(rows), self.tails
+        kind, (first, second) = self.head.inference(rows, crew), self.tails
         widest = max(tail.width for tail in self.tails)
+        own = f" of part {crew.part}" if crew is not None else ""
         return layers.AdaptiveWeights(
-            kind.w, kind.b, (first.w_z.forward, second.w_z.forward), (first.w.forward, second.w.forward),
+            kind.w, kind.b, (shared(first.w_z.forward, crew), shared(second.w_z.forward, crew)),
+            (shared(first.w.forward, crew), shared(second.w.forward, crew)),
             (first.b, second.b), np.array([[tail.width, tail.last - tail.first] for tail in self.tails]),
-            self.buffers.get("tail nats", (rows, 2), np.float64), self.buffers.get("tail z", (1, rows, widest)),
+            self.buffers.get(f"tail nats{own}", (rows, 2), np.float64),
+            self.buffers.get(f"tail z{own}", (1, rows, widest)),
         )  # fmt: skip
 
     def begin(self, hidden: Array, targets: Ids) -> None:
