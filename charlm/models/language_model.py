@@ -31,9 +31,9 @@ from charlm.models.stack import Batch, Stack, StackConfig, initialise
 SOFTMAXES = ("full", "adaptive")
 SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
 
-# Gates of a few steps that a thread keeps in its second-level cache, half of one of 512 KB, when it scores: 20 % faster
-# than 64 steps at a time (LSTM 2 x 128, 64 rows), and twice as many numbers are at times 30 % slower. In training, which
-# reads everything again much later, blocks of steps gain nothing.
+# Gates of a few steps that a thread keeps in its second-level cache when it scores, half of one of 512 KB: 20 % faster
+# than 64 steps at a time (LSTM 2 x 128, 64 rows); with twice as many numbers it is at times 30 % slower. In training,
+# which reads everything again much later, blocks of steps gain nothing.
 CACHED_NUMBERS = 1 << 16
 
 
