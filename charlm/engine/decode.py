@@ -5,7 +5,6 @@ Random numbers are arguments, one a token. A row's tokens depend on nothing but 
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charlm.engine.cells._cell import Cell
+from charlm.engine.inference import Weights, cell_name, shared, through, variant
 from charlm.engine.jit import kernel
-from charlm.engine.layers import embed_rows, look_up
 from charlm.engine.math import exp
-from charlm.engine.matmul import BIAS, multiply
 
 LEAST = -700.0  # nats below the likeliest token: what is less likely has a weight of 0
 
@@ -39,45 +37,13 @@ class Rule(NamedTuple):
     top_p: float
 
 
-class Weights(NamedTuple):
-    """A model's weights as `generate` takes them; products' weights are packed (see `matmul`).
-
-    Attributes:
-        table: (1, V + 1 + K, C): the first layer's input projection of each id, of K labels too; (1, 0, C) if there is
-            none.
-        embedding: (V, E), for want of a table.
-        w_x_0: (E, C) packed.
-        w_x: (L - 1, ...), each (H, C) packed.
-        w_h: (L, ...).
-        w_p: (L, P, H).
-        b: (L, C).
-        output: what the kernel of the output layer takes.
-        initial: (L, S, N, H): the state in which a sequence begins.
-        activation: of the cell.
-    """
-
-    table: Any
-    embedding: Any
-    w_x_0: Any
-    w_x: Any
-    w_h: Any
-    w_p: Any
-    b: Any
-    output: Any
-    initial: Any
-    activation: int
-
-
 class Room(NamedTuple):
-    """Scratch arrays of `generate`, named as in a pass over one step of all rows."""
+    """Scratch arrays of `generate`."""
 
+    stack: Any  # `inference.Room` of a block of one step
     tokens: Any  # (1, N) int32
-    reset: Any  # (1, N) uint8
-    embedded: Any  # (1, N, E)
-    pre: Any  # (1, N, C)
-    state: Any  # (L, 2, S, N, H)
-    hidden: Any  # (L, 1, N, H)
-    saved: Any  # (1, N, K*H)
+    reset: Any  # (1, N) uint8, zeros
+    output: Any  # (1, N, H)
     logits: Any  # (1, N, as many as the output layer wants)
     weights: Any  # (N, V) float64
     heap: Any  # (N, V) int32
@@ -217,8 +183,8 @@ def choose(
     return unfinished
 
 
-def _forward(*arguments: Any) -> None:
-    """Stands in `_generate` for a cell's forward kernel."""
+def _through(*arguments: Any) -> None:
+    """Stands in `_generate` for a cell's kernel `inference.through`."""
 
 
 def _output(*arguments: Any) -> None:
@@ -226,22 +192,22 @@ def _output(*arguments: Any) -> None:
 
 
 def _generate(
-    w: Weights, room: Room, log_probs: Any, uniforms: Any, rule: Rule, left: Any, before_end: Any, tokens: Any,
-    nats: Any, low: int, high: int,
+    w: Weights, output: Any, room: Room, log_probs: Any, uniforms: Any, rule: Rule, left: Any, before_end: Any,
+    tokens: Any, nats: Any, low: int, high: int,
 ) -> None:  # fmt: skip
     """Draw a token for each unfinished row, take a step with it, and so on, until all are finished.
 
     The rows ``low`` .. ``high`` alone are read and written.
 
     Args:
-        room: its ``state[:, 0]`` is the state before the first step, and OUT that after the last.
+        w: the stack's.
+        output: what the kernel of the output layer takes.
+        room: the stack's ``state[:, 0]`` is the state before the first step, and OUT that after the last.
         log_probs: IN and OUT, (N, V): of the next token.
         uniforms: (T, N): at most T tokens are drawn for each row.
         rule, left, before_end: see `choose`.
         tokens, nats: OUT, (T, N), as in `choose`.
     """
-    layers, states, size = room.state.shape[0], room.state.shape[2], room.state.shape[4]
-    columns, width = room.pre.shape[2], room.embedded.shape[2]
     for t in range(uniforms.shape[0]):
         unfinished = choose(
             log_probs, uniforms[t], rule, left, before_end, tokens[t], nats[t], room.weights, room.heap, low, high
@@ -250,43 +216,14 @@ def _generate(
             return
         for n in range(low, high):
             room.tokens[0, n] = max(tokens[t, n], 0)
-        if w.table.shape[1] > 0:
-            look_up(w.table, room.tokens, room.pre, low, high)
-        else:
-            # No label is ever drawn.
-            embed_rows(w.embedding, w.embedding[:0], room.tokens[0], room.embedded, low, high)
-            multiply(room.embedded, 0, 0, width, w.w_x_0, room.pre, 0, 0, columns, 1, low, high, BIAS, w.b[0])
-        for layer in range(layers):
-            if layer > 0:
-                multiply(
-                    room.hidden[layer - 1], 0, 0, size, w.w_x[layer - 1], room.pre, 0, 0, columns, 1, low, high,
-                    BIAS, w.b[layer],
-                )  # fmt: skip
-            state = room.state[layer]
-            _forward(
-                room.pre, w.w_h[layer], w.w_p[layer], state, room.hidden[layer], room.saved, room.reset,
-                w.initial[layer], w.activation, low, high,
-            )  # fmt: skip
-            for s in range(states):
-                for n in range(low, high):
-                    for j in range(size):
-                        state[0, s, n, j] = state[1, s, n, j]
-        _output(room.hidden[layers - 1], w.output, room.logits, log_probs, low, high)
+        _through(w, room.stack, room.tokens, room.reset, room.output, low, high)
+        _output(room.output, output, room.logits, log_probs, low, high)
 
 
 @cache
-def generate(cell: Cell, output: Callable[..., None]) -> Callable[..., None]:
-    """The kernel `_generate` with a cell's forward kernel and an output layer's in it."""
-    names = cell.forward.__module__.rpartition(".")[2], output.__name__
-    return variant(_generate, "_".join(names), _forward=cell.forward, _output=output)
-
-
-def variant(function: Any, name: str, **names: Any) -> Callable[..., None]:
-    """A kernel of a function's code in which ``names`` mean something else.
-
-    So one source serves many cells. It has a name of its own, by which Numba's cache on disk tells it from the others.
-    """
-    copy = types.FunctionType(function.__code__, function.__globals__ | names)
-    copy.__name__ = copy.__qualname__ = f"{function.__name__}_{name}"
-    copy.__module__ = function.__module__
-    return kernel(copy)
+def generate(cell: Cell, output: Callable[..., None], *, by_crew: bool = False) -> Callable[..., None]:
+    """The kernel `_generate` for a cell and an output layer's kernel; ``by_crew`` as in `inference.through`."""
+    name = f"{cell_name(cell)}_{output.__name__}"
+    if by_crew:
+        name, output = f"{name}_by_crew", shared(output)
+    return variant(_generate, name, _through=through(cell, by_crew=by_crew), _output=output)

@@ -17,9 +17,20 @@ import numpy as np
 
 from charlm.engine.jit import VECTOR_BYTES, kernel
 from charlm.engine.panels import copy_row, transpose_block
-from charlm.engine.tile import ADD, BIAS, ROWS, VECTORS, ZERO, tile
+from charlm.engine.tile import ADD, BIAS, ROWS, VECTORS, ZERO, panels_at_once, tile
 
-__all__ = ["ADD", "BIAS", "ZERO", "accumulate_outer", "multiply", "pack", "pack_transposed", "packed_size"]
+__all__ = [
+    "ADD",
+    "BIAS",
+    "ZERO",
+    "accumulate_outer",
+    "layer_of",
+    "multiply",
+    "pack",
+    "pack_transposed",
+    "packed_size",
+    "parted",
+]
 
 K_BLOCK = 512  # rows of a panel used in one go: 128 KB of float32, which stays in the second-level cache
 A_BLOCK = 1 << 16  # numbers of the left-hand matrix used in one go, for the same reason
@@ -45,6 +56,18 @@ def panel_share(n: int, part: int, parts: int, itemsize: int) -> tuple[int, int]
 def packed_size(k: int, n: int, lanes: int) -> int:
     """Length of the packed form of a (K, N) matrix."""
     return k * ((n + lanes - 1) // lanes) * lanes
+
+
+@kernel
+def layer_of(pile: Any, layer: int) -> Any:
+    """The packed weight of a layer."""
+    return pile[layer]
+
+
+@kernel
+def parted(packed: Any, place: int) -> tuple[Any, Any]:
+    """The two weights that are packed before and after ``place``."""
+    return packed[:place], packed[place:]
 
 
 @kernel
@@ -134,16 +157,18 @@ def multiply(
     if rows <= 0:
         return
     tiles = (rows + ROWS - 1) // ROWS
+    together = panels_at_once(rows) * width
     block = max(1, A_BLOCK // (rows * k))
     for first_step in range(0, steps, block):
         last_step = min(first_step + block, steps)
         for first_k in range(0, k, K_BLOCK):
             k_here = min(K_BLOCK, k - first_k)
             begin = start if first_k == 0 else ADD
-            for first in range(0, n, width):
-                inside = min(width, n - first)
+            first = 0
+            while first < n:
+                inside = together if first + together <= n else min(width, n - first)
                 vectors = (inside + lanes - 1) // lanes
-                b_start = first * k + first_k * vectors * lanes
+                b_start = first * k + first_k * min(vectors, VECTORS) * lanes
                 for s in range(first_step, last_step):
                     a_start = ((a_step + s) * a.shape[1] + low) * a_row + column + first_k
                     c_start = ((c_step + s) * c.shape[1] + low) * c_row + c_column + first
@@ -152,8 +177,9 @@ def multiply(
                         tile(
                             a, a_start + r * a_row, a_row, 1, packed, b_start, k_here,
                             c, c_start + r * c_row, c_row, inside, rows * (i + 1) // tiles - r, vectors, begin,
-                            bias, first,
+                            bias, first, width * k,
                         )  # fmt: skip
+                first += inside
 
 
 @kernel
@@ -211,5 +237,5 @@ def accumulate_outer(
                 tile(
                     a_packed, i * ROWS - first_m, 1, a_row, b_packed, 0, k_total,
                     c, i * ROWS * c.shape[1] + c_column + first, c.shape[1], inside, min(ROWS, m - i * ROWS),
-                    vectors, ADD, c, 0,
+                    vectors, ADD, c, 0, 0,
                 )  # fmt: skip

@@ -66,6 +66,7 @@ class Team:
         self.threads = threads
         self._task: Task | None = None
         self._error: BaseException | None = None
+        self._dissolve: Callable[[], None] | None = None
         self._start = [threading.Semaphore(0) for _ in range(threads - 1)]
         self._done = [threading.Semaphore(0) for _ in range(threads - 1)]
         self._workers = [
@@ -84,15 +85,25 @@ class Team:
                 self._task(i + 1, self.threads)
             except BaseException as error:  # handed to the caller of `run`
                 self._error = error
+                if self._dissolve is not None:
+                    self._dissolve()
             self._done[i].release()
 
-    def run(self, task: Task) -> None:
-        """Run ``task(part, parts)`` on every thread; returns when all are done. A part's exception is raised here."""
-        self._task, self._error = task, None
-        for start in self._start:
-            start.release()
+    def run(self, task: Task, dissolve: Callable[[], None] | None = None) -> None:
+        """Run ``task(part, parts)`` on every thread; returns when all are done. A part's exception is raised here.
+
+        Args:
+            dissolve: called if a part fails, for a task whose parts wait for each other.
+        """
+        self._task, self._error, self._dissolve = task, None, dissolve
         try:
+            for start in self._start:
+                start.release()
             task(0, self.threads)
+        except BaseException:
+            if dissolve is not None:
+                dissolve()
+            raise
         finally:
             interrupt = self._wait()
         if interrupt is not None:

@@ -14,29 +14,27 @@ step's input, so P(sequence | label) is one product too: one to many. Ids of inp
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from charlm.engine import decode
-from charlm.engine.threads import Task, Team, share
+from charlm.engine import decode, inference
+from charlm.engine.threads import Team, share
 from charlm.models.buffers import Buffers
+from charlm.models.drawing import Drawing, Drawn, NextToken
+from charlm.models.inference import begin_inference, run_rows
 from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.softmax import AdaptiveSoftmax, Output, Softmax
 from charlm.models.stack import Batch, Stack, StackConfig, initialise
 
-State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabilities (N, V) of what comes next
-Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
-
 SOFTMAXES = ("full", "adaptive")
 SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
-SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 
-# Gates of a few steps that a thread keeps in its second-level cache when it scores: 20 % faster than 64 steps at a time
-# (LSTM 2 x 128, 64 rows). In training, which reads everything again much later, blocks of steps gain nothing.
-CACHED_NUMBERS = 1 << 17
+# Gates of a few steps that a thread keeps in its second-level cache when it scores, half of one of 512 KB: 20 % faster
+# than 64 steps at a time (LSTM 2 x 128, 64 rows); with twice as many numbers it is at times 30 % slower. In training,
+# which reads everything again much later, blocks of steps gain nothing.
+CACHED_NUMBERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class LanguageModel:
         self.buffers = Buffers(dtype)
         self.output = self._make_output()
         self._packed = self._tabulated = False
-        self._no_table = np.zeros((1, 0, self.stack.columns), dtype)
+        self._drawing = Drawing(self.stack, self.output, self.buffers, self.team)
 
     def _make_output(self) -> Output:
         config = self.config
@@ -157,23 +155,16 @@ class LanguageModel:
         self._packed = False
         return float(losses_nats.sum())
 
-    def _infer(self, batch: Batch) -> None:
-        """Set up a pass without what only training needs."""
+    def _infer(self, inputs: Ids) -> None:
+        """Set up a pass over inputs (T, N) without what only training needs."""
         stack = self.stack
-        stack.begin(batch, reuse_table=True)
+        stack.begin_table(inputs, reuse=True)
         if not self._packed:
             self.team.run(lambda part, parts: self._pack(part, parts, backward=False))
             self._packed, self._tabulated = True, False
         if not (self._tabulated and stack.whole_table):
             self.team.run(stack.tabulate)
             self._tabulated = stack.whole_table
-
-    def _run_rows(self, task: Task, tokens: int) -> None:
-        """Run a task over rows; work of a few microseconds is not worth waking anyone for."""
-        if self.stack.rows == 1 or tokens * self.parameters.count < SMALL_WORK:
-            task(0, 1)
-        else:
-            self.team.run(task)
 
     def log_probs(self, inputs: Ids, targets: Ids, state: Array) -> NDArray[np.float64]:
         """The log probability of each target.
@@ -186,21 +177,24 @@ class LanguageModel:
         Returns:
             (T, N) nats; 0 where nothing is predicted.
         """
-        targets = np.ascontiguousarray(targets)
-        result = np.empty(targets.shape)
+        inputs, targets = np.ascontiguousarray(inputs), np.ascontiguousarray(targets)
         steps, rows = inputs.shape
+        result = np.empty(targets.shape)
+        self._infer(inputs)
+        hidden = self.buffers.get("hidden", (steps, rows, self.config.hidden_size))
+        self.output.begin(hidden, targets)
         block = max(1, CACHED_NUMBERS * self.team.threads // (rows * self.stack.columns))
-        for first in range(0, steps, block):
-            here = slice(first, first + block)
-            self._infer(Batch(inputs[here], state, self.zero_state(rows)))
-            self.output.begin(self.stack.hidden[-1], targets[here])
-            self._run_rows(partial(self._score, result[here]), rows * self.stack.steps)
-            self.stack.end()
-        return result
+        with_state = begin_inference(self.stack, self.buffers, state, min(block, steps), self.stack.projection.table)
+        through, reset, index = inference.through(self.stack.cell), self.stack.starts(inputs), self.stack.index
 
-    def _score(self, result: NDArray[np.float64], part: int, parts: int) -> None:
-        self.stack.forward(part, parts)
-        self.output.score(result, *share(self.stack.rows, part, parts))
+        def score(part: int, parts: int) -> None:
+            low, high = share(rows, part, parts)
+            through(*with_state, index, reset, hidden, low, high)
+            self.output.score(result, low, high)
+
+        run_rows(self.team, score, rows, steps * rows * self.parameters.count)
+        state[...] = with_state[1].state[:, 0]
+        return result
 
     def step(self, state: Array, tokens: Ids) -> tuple[Array, NDArray[np.float64]]:
         """One step of N sequences: what sampling, beam search and scoring stand on.
@@ -212,20 +206,22 @@ class LanguageModel:
         Returns:
             The state after the step, and the log probabilities of the next token: (N, V), nats.
         """
-        state = state.copy()
-        result = np.empty((tokens.size, self.config.vocabulary_size))
-        self._infer(Batch(tokens.reshape(1, -1), state, self.zero_state(tokens.size)))
+        rows, inputs = tokens.size, tokens.reshape(1, -1)
+        result = np.empty((rows, self.config.vocabulary_size))
+        self._infer(inputs)
+        hidden = self.buffers.get("hidden", (1, rows, self.config.hidden_size))
+        logits = self.buffers.get("step_logits", (1, rows, self.output.width))
+        with_state = begin_inference(self.stack, self.buffers, state, 1, self.stack.projection.table)
+        output = self.output.inference(rows)
+        through, reset, index = inference.through(self.stack.cell), self.stack.starts(inputs), self.stack.index
 
-        weights, logits = self.output.inference(tokens.size), self._logits(tokens.size)
+        def advance(part: int, parts: int) -> None:
+            low, high = share(rows, part, parts)
+            through(*with_state, index, reset, hidden, low, high)
+            self.output.log_probs(hidden, output, logits, result, low, high)
 
-        def through_time(part: int, parts: int) -> None:
-            self.stack.forward(part, parts)
-            low, high = share(tokens.size, part, parts)
-            self.output.log_probs(self.stack.hidden[-1], weights, logits, result, low, high)
-
-        self._run_rows(through_time, tokens.size)
-        self.stack.end()
-        return state, result
+        run_rows(self.team, advance, rows, rows * self.parameters.count)
+        return with_state[1].state[:, 0].copy(), result
 
     def generate(
         self,
@@ -235,7 +231,7 @@ class LanguageModel:
         rule: decode.Rule,
         left: NDArray[np.int64],
         before_end: NDArray[np.int64],
-    ) -> tuple[State, Drawn]:
+    ) -> tuple[NextToken, Drawn]:
         """Draw up to T tokens for each of N sequences, and take a step with each.
 
         Args:
@@ -250,52 +246,5 @@ class LanguageModel:
             The state and the log probabilities after the last token (of use for unfinished sequences alone); and the
             tokens, (T, N), -1 where a sequence was finished, with their log probabilities under the model as it is.
         """
-        steps, rows = uniforms.shape
-        log_probs, tokens, nats = log_probs.copy(), np.full((steps, rows), -1, np.int32), np.zeros((steps, rows))
-        start = np.full((1, rows), self.config.vocabulary_size, np.int32)
-        self._infer(Batch(start, state, self.zero_state(rows)))
-        weights, room = self._decoding_weights(rows), self._room(rows)
-        room.state[:, 0] = state
-        kernel = decode.generate(self.stack.cell, self.output.log_probs)
-
-        def draw(part: int, parts: int) -> None:
-            low, high = share(rows, part, parts)
-            kernel(weights, room, log_probs, uniforms, rule, left, before_end, tokens, nats, low, high)
-
-        self._run_rows(draw, steps * rows)
-        return (room.state[:, 0].copy(), log_probs), (tokens, nats)
-
-    def _logits(self, rows: int) -> Array:
-        """Room for the logits of one step."""
-        return self.buffers.get("step_logits", (1, rows, self.output.width))
-
-    def _decoding_weights(self, rows: int) -> decode.Weights:
-        stack, values, layer_range = self.stack, self.parameters, range(self.config.num_layers)
-        return decode.Weights(
-            table=stack.projection.table if stack.whole_table else self._no_table,
-            embedding=values["embedding"],
-            w_x_0=stack.projection.w_x.forward,
-            w_x=stack.packed_w_x,
-            w_h=stack.packed_w_h,
-            w_p=np.stack([layer.w_p for layer in stack.layers]),
-            b=np.stack([values[f"layer{layer}/b"] for layer in layer_range]),
-            output=self.output.inference(rows),
-            initial=stack.batch.initial,
-            activation=stack.activation,
-        )
-
-    def _room(self, rows: int) -> decode.Room:
-        config, stack, get = self.config, self.stack, self.buffers.get
-        layer_count, states, size = config.num_layers, len(stack.cell.states), config.hidden_size
-        return decode.Room(
-            tokens=get("tokens", (1, rows), np.int32),
-            reset=get("no_reset", (1, rows), np.uint8),  # zeros, and never written
-            embedded=get("embedded_token", (1, rows, config.embedding_size)),
-            pre=get("pre", (1, rows, stack.columns)),
-            state=get("state", (layer_count, 2, states, rows, size)),
-            hidden=get("hidden", (layer_count, 1, rows, size)),
-            saved=get("saved", (1, rows, stack.cell.saved * size)),
-            logits=self._logits(rows),
-            weights=get("weights", (rows, config.vocabulary_size), np.float64),
-            heap=get("heap", (rows, config.vocabulary_size), np.int32),
-        )
+        self._infer(np.full((1, uniforms.shape[1]), self.config.vocabulary_size, np.int32))
+        return self._drawing(state, log_probs, uniforms, rule, left, before_end)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import layers, matmul
+from charlm.engine.crew import Crew, shared
 from charlm.engine.matmul import BIAS, ZERO
 from charlm.models.buffers import Buffers
 from charlm.models.packed_weight import PackedWeight
@@ -23,6 +24,9 @@ Nats = NDArray[np.float64]
 Shapes = dict[str, tuple[int, ...]]
 
 HEAD_PART, MIDDLE_PART = 10, 2.5  # a tenth of the vocabulary is the head, the next three tenths the first tail
+# Scored in one go: logits that a near cache keeps until they are read again, but rows enough to make good use of each
+# weight that is read.
+CACHED_LOGITS, LEAST_ROWS = 1 << 18, 512
 LEAST_WIDTH = 8  # of a tail's projection
 
 # Of a new network's logits. Larger ones would cost at the start, but through smaller ones the layers below learn
@@ -47,8 +51,8 @@ class Output(Protocol):
     def pack(self, part: int, parts: int, *, backward: bool) -> None:
         """Pack this thread's share of the weights."""
 
-    def inference(self, rows: int) -> Any:
-        """The packed weights as the kernel ``log_probs`` takes them."""
+    def inference(self, rows: int, crew: Crew | None = None) -> Any:
+        """The packed weights as the kernel ``log_probs`` takes them; for a thread of a crew, with room of its own."""
 
     def begin(self, hidden: Array, targets: Ids) -> None:
         """Set up the arrays of a pass: hidden (T, N, H), targets (T, N), -1 where nothing is predicted."""
@@ -110,29 +114,35 @@ class Softmax:
         """The packed (H, V) weight."""
         return self._w.backward if self.tied else self._w.forward
 
-    def inference(self, rows: int) -> layers.SoftmaxWeights:
+    def inference(self, rows: int, crew: Crew | None = None) -> layers.SoftmaxWeights:
         """See `Output`."""
-        return layers.SoftmaxWeights(self._towards, self.parameters["output/b"])
+        return layers.SoftmaxWeights(shared(self._towards, crew), self.parameters["output/b"])
 
     def begin(self, hidden: Array, targets: Ids) -> None:
         """See `Output`."""
         self.hidden, self.targets = hidden, targets
         self.logits = self.buffers.get("logits", (*targets.shape, self.symbols))
 
-    def _forward(self, low: int, high: int) -> None:
+    def _forward(self, first: int, steps: int, low: int, high: int) -> None:
+        """The logits of ``steps`` steps from ``first`` on, in the first steps' place."""
         matmul.multiply(
-            self.hidden, 0, 0, self.size, self._towards, self.logits, 0, 0, self.symbols, self.hidden.shape[0],
-            low, high, BIAS, self.parameters["output/b"],
+            self.hidden, first, 0, self.size, self._towards, self.logits, 0, 0, self.symbols, steps, low, high,
+            BIAS, self.parameters["output/b"],
         )  # fmt: skip
 
     def score(self, result: Nats, low: int, high: int) -> None:
         """See `Output`."""
-        self._forward(low, high)
-        layers.target_log_probs(self.logits, self.targets, result, low, high)
+        total, rows = self.targets.shape
+        block = max(1, CACHED_LOGITS // (rows * self.symbols), LEAST_ROWS // rows)
+        for first in range(0, total, block):
+            here = slice(first, first + block)
+            targets = self.targets[here]
+            self._forward(first, len(targets), low, high)
+            layers.target_log_probs(self.logits[: len(targets)], targets, result[here], low, high)
 
     def loss(self, losses_nats: Nats, scale: float, d_hidden: Array, low: int, high: int) -> None:
         """See `Output`; the logits become their own gradient: there is no second (T * N, V) matrix."""
-        self._forward(low, high)
+        self._forward(0, self.hidden.shape[0], low, high)
         layers.cross_entropy(self.logits, self.targets, losses_nats, scale, low, high)
         back = self._w.forward if self.tied else self._w.backward
         matmul.multiply(
@@ -299,14 +309,17 @@ class AdaptiveSoftmax:
         for layer in self._layers:
             layer.pack(part, parts, backward=backward)
 
-    def inference(self, rows: int) -> layers.AdaptiveWeights:
+    def inference(self, rows: int, crew: Crew | None = None) -> layers.AdaptiveWeights:
         """See `Output`."""
-        kind, (first, second) = self.head.inference(rows), self.tails
+        kind, (first, second) = self.head.inference(rows, crew), self.tails
         widest = max(tail.width for tail in self.tails)
+        own = f" of part {crew.part}" if crew is not None else ""
         return layers.AdaptiveWeights(
-            kind.w, kind.b, (first.w_z.forward, second.w_z.forward), (first.w.forward, second.w.forward),
+            kind.w, kind.b, (shared(first.w_z.forward, crew), shared(second.w_z.forward, crew)),
+            (shared(first.w.forward, crew), shared(second.w.forward, crew)),
             (first.b, second.b), np.array([[tail.width, tail.last - tail.first] for tail in self.tails]),
-            self.buffers.get("tail nats", (rows, 2), np.float64), self.buffers.get("tail z", (1, rows, widest)),
+            self.buffers.get(f"tail nats{own}", (rows, 2), np.float64),
+            self.buffers.get(f"tail z{own}", (1, rows, widest)),
         )  # fmt: skip
 
     def begin(self, hidden: Array, targets: Ids) -> None:

@@ -144,31 +144,37 @@ class Stack:
         return np.zeros((self.config.num_layers, len(self.cell.states), rows, self.config.hidden_size), self.dtype)
 
     def begin(self, batch: Batch, *, reuse_table: bool = False) -> None:
-        """Set up the arrays of a pass over ``batch``, before its phases.
-
-        Args:
-            reuse_table: many passes with the same weights follow, so that a row for every id pays.
-        """
-        config = self.config
+        """Set up the arrays of a pass over ``batch``, before its phases; ``reuse_table`` as in `begin_table`."""
         batch.inputs, batch.initial = np.ascontiguousarray(batch.inputs), np.require(batch.initial, None, ["C", "W"])
         steps, rows = batch.inputs.shape
         self.batch, self.steps, self.rows = batch, steps, rows
-        self.whole_table = self.last_id < max(steps * rows, WHOLE_TABLE if reuse_table else 0)
+        self.begin_table(batch.inputs, reuse=reuse_table)
+        self.reset = self.starts(batch.inputs) if batch.reset is None else batch.reset
+        for layer, state in zip(self.layers, batch.state, strict=True):
+            layer.begin(steps, rows)
+            layer.state[0] = state
+
+    def starts(self, inputs: Ids) -> Flags:
+        """1 where an input is the start of a sequence, (T, N)."""
+        return (inputs >= self.config.vocabulary_size).astype(np.uint8)
+
+    def begin_table(self, inputs: Ids, *, reuse: bool) -> None:
+        """Set up the table of the first layer's projection for inputs (T, N): a row for each id that occurs, or all.
+
+        Args:
+            reuse: many passes with the same weights follow, so that a row for every id pays.
+        """
+        self.whole_table = self.last_id < max(inputs.size, WHOLE_TABLE if reuse else 0)
         if self.whole_table:
             if self.every_id.size == 0:
                 self.every_id = np.arange(self.last_id + 1, dtype=np.int32)
             self.ids = self.every_id
-            self.index = np.minimum(batch.inputs, np.int32(self.last_id))
+            self.index = np.minimum(inputs, np.int32(self.last_id))
         else:
-            ids, index = np.unique(batch.inputs, return_inverse=True)
-            self.ids, self.index = ids, index.reshape(steps, rows).astype(np.int32)
-        is_start = batch.inputs >= config.vocabulary_size
-        self.reset = is_start.astype(np.uint8) if batch.reset is None else batch.reset
-        self.embedded = self.buffers.get("embedded", (1, self.ids.size, config.embedding_size))
+            ids, index = np.unique(inputs, return_inverse=True)
+            self.ids, self.index = ids, index.reshape(inputs.shape).astype(np.int32)
+        self.embedded = self.buffers.get("embedded", (1, self.ids.size, self.config.embedding_size))
         self.projection.begin(self.ids.size)
-        for layer, state in zip(self.layers, batch.state, strict=True):
-            layer.begin(steps, rows)
-            layer.state[0] = state
 
     def end(self) -> None:
         """Hand the last state back to the batch."""

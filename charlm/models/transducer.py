@@ -26,7 +26,7 @@ from charlm.engine.threads import Task, Team, share
 from charlm.models.attention import Attention, Numbers, Sources
 from charlm.models.buffers import Buffers
 from charlm.models.encoder import Encoder, EncoderConfig, initialise_encoder
-from charlm.models.language_model import SMALL_WORK
+from charlm.models.inference import SMALL_WORK
 from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.sequences import Dropout, Sequences
 from charlm.models.softmax import Nats, Softmax

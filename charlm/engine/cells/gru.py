@@ -20,7 +20,7 @@ from typing import Any
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
 from charlm.engine.jit import kernel
 from charlm.engine.math import sigmoid, tanh
-from charlm.engine.matmul import ADD, ZERO, accumulate_outer, lanes_of, multiply, packed_size
+from charlm.engine.matmul import ADD, ZERO, accumulate_outer, lanes_of, multiply, packed_size, parted
 
 
 @kernel
@@ -33,8 +33,7 @@ def forward(
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
     c_input = state.reshape(steps + 1, rows, size)
-    w_gates = w_h[: packed_size(size, 2 * size, lanes_of(pre))]
-    w_candidate = w_h[packed_size(size, 2 * size, lanes_of(pre)) :]
+    w_gates, w_candidate = parted(w_h, packed_size(size, 2 * size, lanes_of(pre)))
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
         multiply(c_input, t, 0, size, w_gates, pre, t, 0, 2 * size, 1, low, high, ADD, no_bias)
@@ -64,8 +63,7 @@ def backward(
     steps, _, size = d_hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
     one = pre.dtype.type(1)
-    w_gates = w_h[: packed_size(2 * size, size, lanes_of(pre))]
-    w_candidate = w_h[packed_size(2 * size, size, lanes_of(pre)) :]
+    w_gates, w_candidate = parted(w_h, packed_size(2 * size, size, lanes_of(pre)))
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, 2 * size :]
