@@ -135,6 +135,7 @@ class Trial:
     python: str
     end: str
     folder: Path
+    pins: list[str]
     arguments: list[str]
     minutes: float
     versions: dict[str, str] = field(default_factory=dict)
@@ -177,12 +178,13 @@ class Trial:
         shutil.copytree(ROOT, self.folder / "checkout", ignore=UNWANTED)
         project = f"{self.folder / 'checkout'}[test]"
         if self.end == "newest":
-            self.pip("install", "--upgrade", project)
+            self.pip("install", "--upgrade", project, *self.pins)
             return
-        pins = [f"{name}=={self.lowest(name, bound)}" for name, bound in wanted.installed.items()]
+        own = {pin.partition("==")[0] for pin in self.pins}
+        pins = [f"{name}=={self.lowest(name, bound)}" for name, bound in wanted.installed.items() if name not in own]
         build = [f"{name}=={self.lowest(name, bound)}" for name, bound in wanted.build.items()]
         self.pip("install", *build)
-        self.pip("install", "--no-build-isolation", project, *pins)
+        self.pip("install", "--no-build-isolation", project, *pins, *self.pins)
 
     def run(self, wanted: Bounds) -> None:
         """Install, and run the suite; what goes wrong becomes `problem`."""
@@ -244,6 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--python", action="append", metavar="PATH", help="an interpreter (default: this one)")
     parser.add_argument("--versions", choices=("lowest", "newest"), action="append", help="one end only")
+    parser.add_argument(
+        "--pin", action="append", default=[], metavar="NAME==VERSION", help="a version from within the bounds"
+    )
     parser.add_argument("--quick", action="store_true", help="the part of the suite that leans on others the most")
     parser.add_argument("--minutes", type=float, default=60, metavar="M", help="a run may take (default: 60)")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep what pytest printed")
@@ -257,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for python in options.python or [sys.executable]:
         for end in options.versions or ("lowest", "newest"):
             with tempfile.TemporaryDirectory(prefix="charlm-versions-") as folder:
-                trial = Trial(python, end, Path(folder), [*chosen, *options.pytest], options.minutes)
+                trial = Trial(python, end, Path(folder), options.pin, [*chosen, *options.pytest], options.minutes)
                 trial.run(wanted)
             print(TABLE.line(trial.row()), flush=True)
             _keep(options.logs, trial)
