@@ -16,7 +16,7 @@ from charlm.models.tagger import Tagger, TaggerConfig
 from charlm.text.buckets import Rows
 from charlm.text.tagged import Tokens
 from charlm.training.collections import sentences, sequences
-from tests.gradient_check import check
+from tests.gradient_check import Known, check
 from tests.reference import directions
 
 Array = NDArray[Any]
@@ -117,8 +117,8 @@ def classify_problem(
     return ClassifyProblem(config, rows_of(lengths, V, 1), labels, dropout)
 
 
-def check_classifier(problem: ClassifyProblem, probes: int | None = 12) -> None:
-    """Compare loss, log probabilities and all gradients with the reference."""
+def check_classifier(problem: ClassifyProblem, probes: int | None = 12, known: Known | None = None) -> None:
+    """Compare loss, log probabilities and all gradients with the reference; ``known`` as in `gradient_check.check`."""
     model = problem.model()
     parameters = {path: view.copy() for path, view in model.parameters.items()}
     found = model.log_probs(problem.batch())
@@ -129,7 +129,7 @@ def check_classifier(problem: ClassifyProblem, probes: int | None = 12) -> None:
     np.testing.assert_allclose(loss_nats, reference.real, rtol=FORWARD_TOLERANCE)
     check(
         dict(model.gradients), lambda arrays: problem.reference_loss(arrays, dropout), parameters,
-        GRADIENT_TOLERANCE, probes,
+        GRADIENT_TOLERANCE, probes, known=known,
     )  # fmt: skip
 
 
@@ -212,8 +212,8 @@ def tag_problem(
     )
 
 
-def check_tagger(problem: TagProblem, probes: int | None = 12) -> None:
-    """Compare loss, log probabilities and all gradients with the reference."""
+def check_tagger(problem: TagProblem, probes: int | None = 12, known: Known | None = None) -> None:
+    """Compare loss, log probabilities and all gradients with the reference; ``known`` as in `gradient_check.check`."""
     model = problem.model()
     parameters = {path: view.copy() for path, view in model.parameters.items()}
     found = model.log_probs(problem.batch())
@@ -227,5 +227,5 @@ def check_tagger(problem: TagProblem, probes: int | None = 12) -> None:
     np.testing.assert_allclose(loss_nats, reference.real, rtol=FORWARD_TOLERANCE)
     check(
         dict(model.gradients), lambda arrays: problem.reference_loss(arrays, dropout), parameters,
-        GRADIENT_TOLERANCE, probes,
+        GRADIENT_TOLERANCE, probes, known=known,
     )  # fmt: skip
