@@ -227,29 +227,27 @@ class Saver:
             if self._told.get(what) != error.what:
                 self._tell(f"{error.path}: {error.what}; {RETRY}")
         names = {"model": self._output, "state": self._state_path, "kept": step_path(self._output, self._progress.step)}
-        for what in set(self._told) - set(self._problems):
-            self._tell(f"{names[what]}: is written again")
+        for what in self._told:
+            if what not in self._problems:
+                self._tell(f"{names[what]}: is written again")
         self._told = {what: error.what for what, error in self._problems.items()}
 
     def _lost(self) -> OutputError:
         """What could not be written at the end, what is lost by it, and what remains."""
-        best, again = self._best, "once that is mended, go on with --resume"
-        if "state" not in self._problems:
-            assert best is not None
-            error = self._problems["model"]
-            place = f"the best model, of step {best.step:,}, is in {self._state_path} instead"
-            return OutputError(error.path, error.what, f"{place}: {again}")
-        error = self._problems.get("model", self._problems["state"])
-        files = {self._output: self._model_step, self._state_path: self._state_step}
-        good = {path: step for path, step in files.items() if step is not None}
-        remain = " and ".join(f"{path} of step {step:,}" for path, step in good.items())
-        if best is None and self._model_step is not None:
-            remedy = f"the best model is in its place; {remain} remain"
-        elif not good:
-            remedy = f"lost are all {self._progress.step:,} steps"
+        best, error = self._best, self._problems.get("model") or self._problems["state"]
+        steps = {self._output: self._model_step, self._state_path: self._state_step}
+        good = {path: step for path, step in steps.items() if step is not None and os.path.exists(path)}
+        remain = " and ".join(f"{path} (step {step:,})" for path, step in good.items())
+        if best is not None and "state" not in self._problems:
+            told = f"the best model, of step {best.step:,}, is in {self._state_path} instead"
+        elif best is None and self._output in good:
+            told = f"the best model is in its place; there are {remain}"
+        elif good:
+            told = f"lost are the steps after {max(good.values()):,}; there are {remain}"
         else:
-            remedy = f"lost is what came after {remain}"
-        return OutputError(error.path, error.what, remedy + (f": {again}" if self._state_step is not None else ""))
+            told = f"lost are all {self._progress.step:,} steps"
+        again = ": once it can be written, go on with --resume" if self._state_path in good else ""
+        return OutputError(error.path, error.what, told + again)
 
     # ---- resuming ----
 

@@ -6,7 +6,6 @@ that the state knows nothing of; when it is resumed they are cut off, for they w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -18,7 +17,7 @@ BEGINNING = b'{"event": '  # of every line
 
 
 class TrainingLog:
-    """An open log, or one that goes nowhere.
+    """A log, or one that goes nowhere; opened for each line, so that it may be moved away or removed meanwhile.
 
     Args:
         path: the file; None for no log.
@@ -43,8 +42,8 @@ class TrainingLog:
         try:
             if resumed:
                 _cut_back(path, last)
-            # Not buffered: what a failed write has left over is known.
-            self._file = open(path, "ab" if resumed else "wb", buffering=0)  # noqa: SIM115 -- `close` closes it
+            else:
+                open(path, "wb").close()
         except OSError as error:
             raise OutputError(path, f"cannot be written ({error.strerror})", "choose another --log") from None
 
@@ -67,14 +66,16 @@ class TrainingLog:
         if problem:
             lines = self._waiting.count(b"\n")
             self._tell(f"{self.path}: {problem}; lost {'is its last line' if lines == 1 else f'are {lines:,} lines'}")
-        with contextlib.suppress(OSError):
-            self._file.close()
 
     def _flush(self) -> str:
         """Write all that waits; what is wrong if it cannot be."""
+        if not self._waiting:
+            return ""
+        assert self.path is not None
         try:
-            while self._waiting:
-                del self._waiting[: self._file.write(self._waiting)]
+            with open(self.path, "ab", buffering=0) as file:  # not buffered: what a failed write has left is known
+                while self._waiting:
+                    del self._waiting[: file.write(self._waiting)]
         except OSError as error:
             return f"cannot be written ({error.strerror})"
         return ""

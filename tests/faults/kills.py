@@ -13,6 +13,7 @@ anything else was found.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +61,7 @@ class Case:
             (folder / "text").write_text("".join(islice(file, self.lines)), "utf-8")
 
     def arguments(self) -> list[str]:
-        return ["train", "text", "-o", "m.npz", "--log", "log.jsonl", *SMALL, *self.options]
+        return ["train", "text", "-o", "out/m.npz", "--log", "out/log.jsonl", *SMALL, *self.options]
 
 
 EVERY_EPOCH = ("--schedule", "constant")  # validates after each
@@ -91,25 +93,49 @@ class Report:
 
 
 class Training:
-    """A folder in which a case is trained, killed and resumed."""
+    """A place in which a case is trained, killed and resumed; what it writes is in a folder of its own there."""
 
-    def __init__(self, case: Case, folder: Path, command: Sequence[str], report: Report) -> None:
-        self.case, self.folder, self.command, self.report = case, folder, command, report
-        folder.mkdir()
-        case.write_text(folder)
+    def __init__(self, case: Case, place: Path, command: Sequence[str], report: Report) -> None:
+        self.case, self.place, self.command, self.report = case, place, command, report
+        self.folder = place / "out"
+        self.folder.mkdir(parents=True)
+        case.write_text(place)
+        (place / "stderr").touch()
         if case.displaces:
             self.run_to_end("--epochs", "1", "--seed", "5", "--keep", "0")
-            (folder / "log.jsonl").unlink()
+            (self.folder / "log.jsonl").unlink()
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         # Anew if there is no state, or only that of the training that lay there.
         arguments = [*self.case.arguments(), *more, *(["--resume"] if self.is_begun() else [])]
-        with open(self.folder.with_suffix(".stderr"), "ab") as stderr:
-            return subprocess.Popen(
-                [*self.command, *arguments], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-                stdout=stderr, stderr=stderr,
-            )  # fmt: skip
+        process = subprocess.Popen(
+            [*self.command, *arguments], cwd=self.place, env=environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.copier = threading.Thread(target=self._copy, args=(process,))
+        self.copier.start()
+        return process
+
+    def _copy(self, process: subprocess.Popen[bytes]) -> None:
+        """What is told goes into a file, by way of a pipe: a file's size can be limited for the process."""
+        assert isinstance(process.stderr, io.BufferedReader)
+        with process.stderr, open(self.place / "stderr", "ab", buffering=0) as file:
+            while told := process.stderr.read1():
+                file.write(told)
+
+    def wait(self, process: subprocess.Popen[bytes]) -> int:
+        """The exit code; all that was told is in the file then."""
+        try:
+            return process.wait(LONGEST_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+            self.copier.join()
+
+    def told(self) -> list[str]:
+        """The lines on stderr, of all runs."""
+        return (self.place / "stderr").read_text("utf-8").splitlines()
 
     def is_begun(self) -> bool:
         path = self.folder / "m.resume.npz"
@@ -118,8 +144,8 @@ class Training:
         return not self.case.displaces or checkpoint.load(path, kind=TRAINING_STATE).header["training"]["seed"] != 5
 
     def run_to_end(self, *more: str) -> None:
-        code = self.start(*more).wait(LONGEST_SECONDS)
-        self.expect(code == 0, f"exit code {code}")
+        code = self.wait(self.start(*more))
+        self.expect(code == 0, f"exit code {code}: {self.told()[-1:]}")
 
     def expect(self, is_so: bool, fault: str) -> None:
         if not is_so:
@@ -131,13 +157,12 @@ class Training:
         try:
             for _ in WAITS[moment](self, draw):
                 if process.poll() is not None:
-                    self.expect(process.returncode == 0, f"exit code {process.returncode}")
-                    return False
-            process.send_signal(signal.SIGKILL)
-            return process.wait(LONGEST_SECONDS) == -signal.SIGKILL
-        finally:
+                    break
             process.kill()
-            process.wait()
+        finally:
+            code = self.wait(process)
+        self.expect(code in (0, -signal.SIGKILL), f"exit code {code}: {self.told()[-1:]}")
+        return code == -signal.SIGKILL
 
     # ---- what lies there ----
 
@@ -277,11 +302,17 @@ def without_times(value: Any) -> Any:
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
+def _course(lines: list[dict[str, Any]]) -> list[Any]:
+    """A log without times; who resumes at the end writes that it is the end once more."""
+    found = without_times(lines)
+    return [line for i, line in enumerate(found) if line["event"] != "end" or line not in found[:i]]
+
+
 def differences(found: Training, expected: Training) -> Iterator[str]:
     """What a training that was killed has left otherwise than one that was not."""
     if found.names() != expected.names():
         yield f"other files: {sorted(found.names() ^ expected.names())}"
-    if without_times(found.log_lines()) != without_times(expected.log_lines()):
+    if _course(found.log_lines()) != _course(expected.log_lines()):
         yield "the log differs"
     others = expected.loaded()
     for name, one in found.loaded().items():
@@ -320,11 +351,12 @@ def torment(
             training.run_to_end()
         for difference in differences(training, undisturbed):
             training.expect(False, difference)
-        shutil.rmtree(training.folder)
-    shutil.rmtree(undisturbed.folder)
+        shutil.rmtree(training.place)
+    shutil.rmtree(undisturbed.place)
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The head of a report."""
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
     from machine import describe
 
@@ -338,7 +370,7 @@ def main() -> int:
     names = [case.name for case in CASES]
     parser.add_argument("--case", choices=names, nargs="+", default=names, help="only these")
     options = parser.parse_args()
-    print(_machine(), flush=True)
+    print(machine(), flush=True)
     cases = [case for case in CASES if case.name in options.case]
     report = Report()
     begin = time.perf_counter()
