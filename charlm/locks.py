@@ -93,10 +93,12 @@ def only_training(path: str, remedy: str) -> Iterator[None]:
         yield
     finally:
         # Removed while it is locked; whoever has opened it by now finds that it is no longer there, and tries again.
-        with contextlib.suppress(OSError):
-            if _is_file_of(descriptor, lock):
-                lock.unlink()
-        release(descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                if _is_file_of(descriptor, lock):
+                    lock.unlink()
+        finally:
+            release(descriptor)
 
 
 def _open(path: Path, create: bool) -> int:

@@ -257,7 +257,7 @@ class _Signals:
         hangup = getattr(signal, "SIGHUP", None)
         if not self.view.begun or (number != hangup and self.view.signal not in (0, hangup)):
             raise SystemExit(128 + number)
-        if self.view.signal:
+        if self.view.signal and number == hangup:
             return
         self.view.signal = number
         # Not through the stream, in whose middle the signal may have come.
