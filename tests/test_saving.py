@@ -155,6 +155,25 @@ def test_the_order_of_writes(kill_at: Callable[[int], list[str]]) -> None:
     assert written == [here]
 
 
+def test_between_validations_the_state_is_written_now_and_then(
+    folder: Path, kill_at: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(*OPTIONS)
+    expected = contents()
+    for name in names():
+        if name != "text.txt":
+            os.unlink(name)
+    monkeypatch.setattr("charlm.workflows.saving.STATE_SECONDS", 0)
+    done = kill_at(15)
+    with pytest.raises(Killed):
+        train(*OPTIONS)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert done[-3:] == ["write m.resume.npz", "write m.resume.npz", "killed"]
+    trained("--resume", "--log", "log.jsonl")
+    assert contents() == expected
+
+
 # ---- --keep ----
 
 

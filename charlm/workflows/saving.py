@@ -12,6 +12,8 @@ to the same model again. Killed before 3 or 4, the state is that of this step: w
 all. A new training that takes the place of a finished one writes its state first, with the model in it: the new model
 never lies beside the old state, which would go on to something else.
 
+Where validations are far apart, the state is also written between them.
+
 A write that fails does not end the training. The old file stays, and it is tried again after the next validation; until
 then the best model stays in memory, and in the state if that can be written.
 """
@@ -19,6 +21,7 @@ then the best model stays in memory, and in the state if that can be written.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +36,7 @@ from charlm.workflows.train_plan import TRAINING_STATE
 from charlm.workflows.train_request import resume_path
 
 BEST = "best/"  # in a state, what the names of an unwritten best model's arrays begin with
+STATE_SECONDS = 600  # between states, at the most: so much of a training can be lost
 RETRY = "the training goes on and tries again at the next validation"
 
 
@@ -87,6 +91,7 @@ class Saver:
         self._told: dict[str, str] = {}
         self._model_step: int | None = None  # in the files that this training has written
         self._state_step: int | None = None
+        self._written_at = time.monotonic()  # or tried
         self._takes_place = resumed is None and os.path.exists(self._state_path)
         if resumed is not None:
             self._take_up(resumed)
@@ -111,6 +116,12 @@ class Saver:
             self._write_step(self._progress.step)
         self._remove_dropped()
         self._tell_problems()
+
+    def stepped(self) -> None:
+        """Write the state if it is long ago that this was tried."""
+        if time.monotonic() - self._written_at >= STATE_SECONDS:
+            self._write_pair(finished=False)
+            self._tell_problems()
 
     def validated(self, *, improved: bool) -> None:
         """Write what a validation asks for; what cannot be written is told, and tried again at the next."""
@@ -160,6 +171,7 @@ class Saver:
             is_written = self._write_state(finished=finished)
         if self._best is not None:
             self._best.keep()
+        self._written_at = time.monotonic()
         return is_written
 
     def _write_best(self) -> None:

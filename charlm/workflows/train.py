@@ -202,6 +202,7 @@ class _Session:
                 if progress.step % log_interval == 0:
                     self._write_line("step", loss_nats=progress.log.nats_per_token)
                     progress.log = Window()
+                self.saver.stepped()
             elif isinstance(event, Validated):
                 self._write_line("validation", loss_nats=event.train_nats, valid_nats=event.valid_nats)
                 self.saver.validated(improved=event.improved)

@@ -290,9 +290,7 @@ def at_replaced(training: Training, draw: random.Random) -> Iterator[None]:
     yield from _sleep(draw.choice([0, draw.uniform(0, 0.003)]))
 
 
-WAITS: dict[str, Wait] = {
-    "start": at_start, "step": at_step, "validation": at_validation, "saving": at_saving, "replaced": at_replaced,
-}  # fmt: skip
+WAITS: dict[str, Wait] = dict(zip(MOMENTS, (at_start, at_step, at_validation, at_saving, at_replaced), strict=True))
 
 
 # ---- comparing ----
