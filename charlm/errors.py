@@ -21,6 +21,10 @@ class CheckpointError(CharlmError):
 
 
 class OutputError(CharlmError):
+    """A file, or standard output, cannot be written."""
+
+
+class UnwritableError(OutputError):
     """A file cannot be written.
 
     Attributes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from charlm import locks
-from charlm.errors import OutputError
+from charlm.errors import UnwritableError
 
 PathLike = str | os.PathLike[str]
 
@@ -31,7 +31,7 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
         path: a plain file, or what is to become one. A symbolic link is followed; permissions are kept.
 
     Raises:
-        OutputError: as for ``check_writable``, or the operating system refuses while the file is written.
+        UnwritableError: as for ``check_writable``, or the operating system refuses while the file is written.
             The old file is untouched and nothing is left beside it.
     """
     with _one_line_errors(path):
@@ -58,7 +58,7 @@ def check_writable(path: PathLike) -> None:
     What writers of its family that were killed have left beside it is removed.
 
     Raises:
-        OutputError: the folder is missing or not writable, or ``path`` is not a plain, writable file. One line:
+        UnwritableError: the folder is missing or not writable, or ``path`` is not a plain, writable file. One line:
             the path, what is wrong, what to do.
     """
     with _one_line_errors(path):
@@ -69,8 +69,8 @@ def check_writable(path: PathLike) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _error(path: PathLike, what: str, remedy: str) -> OutputError:
-    return OutputError(os.fspath(path), what, remedy)
+def _error(path: PathLike, what: str, remedy: str) -> UnwritableError:
+    return UnwritableError(os.fspath(path), what, remedy)
 
 
 def _target(path: PathLike) -> Path:
@@ -156,7 +156,7 @@ def _remove_leftover(path: Path) -> None:
 
 @contextlib.contextmanager
 def _one_line_errors(path: PathLike) -> Iterator[None]:
-    """Turn the operating system's errors in writing ``path`` into an OutputError."""
+    """Turn the operating system's errors in writing ``path`` into an UnwritableError."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from charlm.errors import OutputError
+from charlm.errors import UnwritableError
 
 try:
     import fcntl
@@ -72,7 +72,7 @@ def only_training(path: str, remedy: str) -> Iterator[None]:
         remedy: what to do if another training writes it.
 
     Raises:
-        OutputError: another training is writing it.
+        UnwritableError: another training is writing it.
     """
     target = Path(os.path.realpath(path))
     lock = target.with_name(f".charlm-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}.lock")
@@ -80,7 +80,7 @@ def only_training(path: str, remedy: str) -> Iterator[None]:
         descriptor = take(lock, create=True)
     except BlockingIOError:
         owner = _owner(lock)
-        raise OutputError(path, f"another training is writing it{owner and f' ({owner})'}", remedy) from None
+        raise UnwritableError(path, f"another training is writing it{owner and f' ({owner})'}", remedy) from None
     except OSError:  # whether anything can be written there is found out, and told, elsewhere
         descriptor = NO_LOCKS
     if descriptor == NO_LOCKS:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from charlm import checkpoint
-from charlm.errors import CheckpointError, OutputError
+from charlm.errors import CheckpointError, UnwritableError
 from charlm.models.parameters import Array
 from charlm.training.loop import Trainer
 from charlm.training.state import Progress
@@ -87,7 +87,7 @@ class Saver:
         self._trainer, self._header, self._state_header, self._tell = trainer, header, state_header, tell
         self._best: _Unwritten | None = None
         self._kept = Kept()
-        self._problems: dict[str, OutputError] = {}  # by what could not be written
+        self._problems: dict[str, UnwritableError] = {}  # by what could not be written
         self._told: dict[str, str] = {}
         self._model_step: int | None = None  # in the files that this training has written
         self._state_step: int | None = None
@@ -142,7 +142,7 @@ class Saver:
             finished: whether the training came to its end, rather than that it was stopped.
 
         Raises:
-            OutputError: something cannot be written. One line: what is lost, and what remains.
+            UnwritableError: something cannot be written. One line: what is lost, and what remains.
         """
         if not finished and self._best is None and not os.path.exists(self._output):
             self._best = self._model_now()  # not validated yet, but better than none
@@ -216,7 +216,7 @@ class Saver:
                 pass
             except OSError as error:
                 path = step_path(self._output, step)
-                self._problems["kept"] = OutputError(path, f"cannot be removed ({error.strerror})", RETRY)
+                self._problems["kept"] = UnwritableError(path, f"cannot be removed ({error.strerror})", RETRY)
                 left.append(step)
         self._kept = replace(self._kept, dropped=tuple(left))
 
@@ -225,7 +225,7 @@ class Saver:
     ) -> bool:
         try:
             checkpoint.save(path, header, arrays, kind=kind)
-        except OutputError as error:
+        except UnwritableError as error:
             self._problems[what] = error
             return False
         self._problems.pop(what, None)
@@ -244,7 +244,7 @@ class Saver:
                 self._tell(f"{names[what]}: is written again")
         self._told = {what: error.what for what, error in self._problems.items()}
 
-    def _lost(self) -> OutputError:
+    def _lost(self) -> UnwritableError:
         """What could not be written at the end, what is lost by it, and what remains."""
         best, error = self._best, self._problems.get("model") or self._problems["state"]
         steps = {self._output: self._model_step, self._state_path: self._state_step}
@@ -259,7 +259,7 @@ class Saver:
         else:
             told = f"lost are all {self._progress.step:,} steps"
         again = ": once it can be written, go on with --resume" if self._state_path in good else ""
-        return OutputError(error.path, error.what, told + again)
+        return UnwritableError(error.path, error.what, told + again)
 
     # ---- resuming ----
 

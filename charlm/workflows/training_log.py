@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from charlm.errors import OutputError
+from charlm.errors import UnwritableError
 
 BEGINNING = b'{"event": '  # of every line
 
@@ -29,7 +29,7 @@ class TrainingLog:
         last: the last line that was written, or waits to be; None if there is no log, or nothing in it.
 
     Raises:
-        OutputError: the file cannot be opened.
+        UnwritableError: the file cannot be opened.
     """
 
     def __init__(self, path: str | None, tell: Callable[[str], None], *, resumed: bool, last: Any = None) -> None:
@@ -45,7 +45,7 @@ class TrainingLog:
             else:
                 open(path, "wb").close()
         except OSError as error:
-            raise OutputError(path, f"cannot be written ({error.strerror})", "choose another --log") from None
+            raise UnwritableError(path, f"cannot be written ({error.strerror})", "choose another --log") from None
 
     def write(self, line: dict[str, Any]) -> None:
         """Write a line, or let it wait for the next if the disk refuses."""
