@@ -84,6 +84,8 @@ def only_training(path: str, remedy: str) -> Iterator[None]:
     except OSError:  # whether anything can be written there is found out, and told, elsewhere
         descriptor = NO_LOCKS
     if descriptor == NO_LOCKS:
+        with contextlib.suppress(OSError):
+            lock.unlink()  # made, and good for nothing
         yield
         return
     try:

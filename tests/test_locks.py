@@ -103,6 +103,22 @@ def test_removing_and_making_the_file_lets_no_two_in(model: Path) -> None:
     assert entered == [50] * 4
 
 
+def test_a_lock_that_is_removed_while_it_is_opened_is_none(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    first, flock = ExitStack(), fcntl.flock
+    first.enter_context(locks.only_training(str(model), ""))
+
+    def flock_late(descriptor: int, operation: int) -> None:
+        first.close()  # the first training ends just now, and removes the file that is open here
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    with locks.only_training(str(model), ""):
+        monkeypatch.undo()
+        assert "another training is writing it" in refusal(model)
+
+
 def test_a_link_in_place_of_the_lock_is_not_followed(model: Path) -> None:
     with locks.only_training(str(model), ""):
         (lock,) = model.parent.glob(HIDDEN)
@@ -132,7 +148,8 @@ def test_without_locks_all_goes_on(model: Path, monkeypatch: pytest.MonkeyPatch,
         with files.replacing(model) as file:
             file.write(b"new")
     assert model.read_bytes() == b"new"
-    assert leftover.exists()  # nobody can tell whether its writer lives
+    # Nobody can tell whether the writer of that one lives.
+    assert {path.name for path in model.parent.iterdir()} == {"m.npz", leftover.name}
 
 
 # ---- temporary files ----

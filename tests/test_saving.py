@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from charlm import checkpoint
 from charlm.cli.main import main
+from charlm.training.language_task import LanguageTask
 from charlm.workflows.kept_models import Kept
 from charlm.workflows.saving import Saver
 from charlm.workflows.train_plan import TRAINING_STATE
@@ -343,6 +344,23 @@ def test_a_model_that_cannot_be_written_waits_in_the_state(disk: Disk) -> None:
     assert contents()["m.npz"] == expected["m.npz"]
     assert contents()["m.resume.npz"][1] == expected["m.resume.npz"][1]
     assert state().header["finished"]
+
+
+def test_a_best_model_that_waits_is_not_trained_further(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is the best; it cannot be written until the fourth was validated."""
+    monkeypatch.setattr(LanguageTask, "validation_nats", lambda task: [9.0, 3.0, 1.0, 2.0, 2.0][disk.turn + 1])
+    disk.refused = lambda name: "full" if 0 < disk.turn < 4 and "m." in name else ""
+    trained(*OPTIONS, "--keep", "0")
+    model = checkpoint.load("m.npz")
+    for name in names():
+        if name != "text.txt":
+            os.unlink(name)
+    disk.turn, disk.refused = 0, lambda name: ""
+    trained(*OPTIONS, "--keep", "0")
+    undisturbed = checkpoint.load("m.npz")
+    assert all(np.array_equal(model.arrays[path], undisturbed.arrays[path]) for path in undisturbed.arrays)
+    assert without_times(model.header) == without_times(undisturbed.header)
+    assert len(model.header["history"]) == 2
 
 
 def test_nothing_could_be_written(disk: Disk) -> None:
