@@ -235,7 +235,8 @@ class Play:
     def files(self) -> dict[str, bytes]:
         if not self.training.folder.is_dir():
             return {}
-        return {name: (self.training.folder / name).read_bytes() for name in self.training.names() if "m." in name}
+        paths = (path for path in self.training.folder.glob("m.*") if path.is_file())
+        return {path.name: path.read_bytes() for path in paths}
 
     def told(self, ending: str) -> list[str]:
         """The files of which lines with this ending tell, numbers of steps left out."""
