@@ -390,13 +390,16 @@ def test_a_finished_training_outlasts_one_that_cannot_write(disk: Disk) -> None:
     [
         ("kept", [1]), ("kept", {}), ("kept", {"count": "1", "steps": [], "dropped": []}),
         ("kept", {"count": 1, "steps": ["../x"], "dropped": []}), ("kept", {"count": 1, "steps": [], "dropped": [-1]}),
-        ("best", {"step": 1, "header": {}}), ("best", [1]),
+        ("best", {"step": 1, "history": [1]}), ("best", [1]),
     ],
 )  # fmt: skip
 def test_a_state_whose_record_is_wrong(key: str, value: object) -> None:
     trained(*OPTIONS)
     saved = state()
     checkpoint.save("m.resume.npz", {**saved.header, key: value}, saved.arrays, kind=TRAINING_STATE)
+    if key == "best":
+        arrays = {f"best/{path}": array for path, array in checkpoint.load("m.npz").arrays.items()}
+        checkpoint.save("m.resume.npz", state().header, saved.arrays | arrays, kind=TRAINING_STATE)
     before = contents()
     result = train("--resume", "--log", "log.jsonl")
     assert result.exit_code == 1

@@ -42,17 +42,16 @@ RETRY = "the training goes on and tries again at the next validation"
 
 @dataclass
 class _Unwritten:
-    """A best model that is not in its file yet."""
+    """A best model that is not in its file yet; ``history`` is that of the training up to it."""
 
     step: int
-    header: dict[str, Any]
+    history: list[Any]
     arrays: dict[str, Array]
     is_copy: bool = False  # or views, which the next step changes
 
     def keep(self) -> None:
         if not self.is_copy:
             self.arrays = {name: array.copy() for name, array in self.arrays.items()}
-            self.header = {**self.header, "history": list(self.header["history"])}
             self.is_copy = True
 
 
@@ -159,7 +158,8 @@ class Saver:
         return self._trainer.state.progress
 
     def _model_now(self) -> _Unwritten:
-        return _Unwritten(self._progress.step, self._header(), dict(self._trainer.task.model.parameters))
+        progress, parameters = self._progress, self._trainer.task.model.parameters
+        return _Unwritten(progress.step, list(progress.history), dict(parameters))
 
     def _write_pair(self, *, finished: bool) -> bool:
         """The best model, if it is not written, and the state; whether the state was written."""
@@ -175,8 +175,11 @@ class Saver:
         return is_written
 
     def _write_best(self) -> None:
-        if self._best is not None and self._save("model", self._output, self._best.header, self._best.arrays):
-            self._model_step, self._best = self._best.step, None
+        best = self._best
+        if best is not None and self._save(
+            "model", self._output, self._header() | {"history": best.history}, best.arrays
+        ):
+            self._model_step, self._best = best.step, None
 
     def _write_state(self, *, finished: bool) -> bool:
         state, safe, best = self._trainer.state, self._trainer.safe, self._best
@@ -194,7 +197,7 @@ class Saver:
             header["safe"] = safe[1]
             arrays |= {f"safe/{name}": array for name, array in safe[0].items()}
         if best is not None:
-            header["best"] = {"step": best.step, "header": best.header}
+            header["best"] = {"step": best.step, "history": best.history}
             arrays |= {BEST + name: array for name, array in best.arrays.items()}
         if not self._save("state", self._state_path, header, arrays, TRAINING_STATE):
             return False
@@ -273,12 +276,11 @@ class Saver:
         self._state_step = progress.step
         if header.get("best") is not None:
             best = checkpoint.require(header, "best", dict, path)
+            step, history = checkpoint.require(best, "step", int, path), checkpoint.require(best, "history", list, path)
+            if not all(isinstance(one, dict) for one in history):
+                raise CheckpointError(f"{path}: its history is malformed; begin a new training without --resume")
             arrays = {name.removeprefix(BEST): a for name, a in resumed.arrays.items() if name.startswith(BEST)}
-            step, its_header = (
-                checkpoint.require(best, "step", int, path),
-                checkpoint.require(best, "header", dict, path),
-            )
-            self._best = _Unwritten(step, its_header, arrays, is_copy=True)
+            self._best = _Unwritten(step, history, arrays, is_copy=True)
         elif progress.best_nats is not None:
             self._model_step = progress.best_step
 
