@@ -21,7 +21,20 @@ class CheckpointError(CharlmError):
 
 
 class OutputError(CharlmError):
-    """A file cannot be written."""
+    """A file, or standard output, cannot be written."""
+
+
+class UnwritableError(OutputError):
+    """A file cannot be written.
+
+    Attributes:
+        path: the file, as the user named it.
+        what: what is wrong, without a remedy.
+    """
+
+    def __init__(self, path: str, what: str, remedy: str) -> None:
+        super().__init__(f"{path or repr('')}: {what}; {remedy}")
+        self.path, self.what = path, what
 
 
 class TrainingError(CharlmError):

@@ -2,18 +2,23 @@
 
 The content goes into a file beside the target, which replaces the target at the end. A reader finds the old file
 or the new one, and so does whoever comes back after a crash or a power cut.
+
+The file beside it is hidden, `.charlm-FAMILY-RANDOM.tmp`, and locked as long as its writer lives. A writer that is
+killed leaves it behind, unlocked; whoever next begins to write a file of the family removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from charlm.errors import OutputError
+from charlm import locks
+from charlm.errors import UnwritableError
 
 PathLike = str | os.PathLike[str]
 
@@ -26,21 +31,17 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
         path: a plain file, or what is to become one. A symbolic link is followed; permissions are kept.
 
     Raises:
-        OutputError: as for ``check_writable``, or the operating system refuses while the file is written.
+        UnwritableError: as for ``check_writable``, or the operating system refuses while the file is written.
             The old file is untouched and nothing is left beside it.
     """
     with _one_line_errors(path):
         target = _target(path)
-        temporary, file = _create_beside(target)
-        try:
+        with _file_beside(target) as (temporary, file):
             with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut after the rename could leave an empty file
             os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
     # The rename too should survive a power cut. Not every file system synchronises folders, and the file is
     # complete either way.
     with contextlib.suppress(OSError):
@@ -54,18 +55,22 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
 def check_writable(path: PathLike) -> None:
     """Find out before long work whether ``path`` can be written, by writing beside it.
 
+    What writers of its family that were killed have left beside it is removed.
+
     Raises:
-        OutputError: the folder is missing or not writable, or ``path`` is not a plain, writable file. One line:
+        UnwritableError: the folder is missing or not writable, or ``path`` is not a plain, writable file. One line:
             the path, what is wrong, what to do.
     """
     with _one_line_errors(path):
-        temporary, file = _create_beside(_target(path))
-        file.close()
-        temporary.unlink()
+        target = _target(path)
+        _remove_leftovers(target)
+        with _file_beside(target) as (temporary, file):
+            file.close()
+            temporary.unlink(missing_ok=True)
 
 
-def _error(path: PathLike, what: str, remedy: str) -> OutputError:
-    return OutputError(f"{os.fspath(path) or repr('')}: {what}; {remedy}")
+def _error(path: PathLike, what: str, remedy: str) -> UnwritableError:
+    return UnwritableError(os.fspath(path), what, remedy)
 
 
 def _target(path: PathLike) -> Path:
@@ -88,18 +93,70 @@ def _target(path: PathLike) -> Path:
     return target
 
 
-def _create_beside(target: Path) -> tuple[Path, IO[bytes]]:
-    """A new hidden file in the folder of ``target``, with the permissions that ``target`` has, if any."""
-    temporary = target.parent / f".charlm-{os.urandom(6).hex()}.tmp"
-    file = open(temporary, "xb")  # noqa: SIM115 -- the caller closes it
-    with contextlib.suppress(OSError):
-        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-    return temporary, file
+def _prefix(target: Path) -> str:
+    """How the hidden files of a family begin: MODEL.npz, MODEL.resume.npz and whatever else begins with MODEL.
+
+    Not with the name itself, which may be as long as a name can be.
+    """
+    family = os.fsencode(target.name.split(".")[0])
+    return f".charlm-{hashlib.sha256(family).hexdigest()[:12]}-"
+
+
+@contextlib.contextmanager
+def _file_beside(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A new hidden file in the folder of ``target``, with the permissions that ``target`` has, if any.
+
+    It is locked to the end of the block, and gone by then unless it was renamed.
+    """
+    temporary, file, lock = _create_beside(target)
+    try:
+        with contextlib.suppress(OSError):
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+        yield temporary, file
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        locks.release(lock)
+
+
+def _create_beside(target: Path) -> tuple[Path, IO[bytes], int]:
+    """The hidden file, and its lock: of a descriptor of its own, for the file is closed before it is renamed."""
+    while True:
+        temporary = target.parent / f"{_prefix(target)}{os.urandom(6).hex()}.tmp"
+        file = open(temporary, "xb")  # noqa: SIM115 -- the caller closes it
+        try:
+            return temporary, file, locks.take(temporary)
+        except BlockingIOError:  # someone took it for a leftover before it was locked, and removes it
+            file.close()
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the hidden files of the family whose writers are dead; where there are no locks, none."""
+    prefix = _prefix(target)
+    with contextlib.suppress(OSError):  # a folder that may be written, not listed
+        for name in os.listdir(target.parent):
+            if name.startswith(prefix) and name.endswith(".tmp"):
+                _remove_leftover(target.parent / name)
+
+
+def _remove_leftover(path: Path) -> None:
+    with contextlib.suppress(OSError):  # its writer lives, or another user's has left it
+        lock = locks.take(path)
+        try:
+            if lock != locks.NO_LOCKS:
+                path.unlink()
+        finally:
+            locks.release(lock)
 
 
 @contextlib.contextmanager
 def _one_line_errors(path: PathLike) -> Iterator[None]:
-    """Turn the operating system's errors in writing ``path`` into an OutputError."""
+    """Turn the operating system's errors in writing ``path`` into an UnwritableError."""
     try:
         yield
     except OSError as error:

@@ -18,7 +18,15 @@ from click.testing import CliRunner, Result
 
 import charlm
 from charlm.cli.main import COMMANDS, main, run
-from charlm.errors import CharlmError, CheckpointError, InputError, OutputError, TrainingError, UsageError
+from charlm.errors import (
+    CharlmError,
+    CheckpointError,
+    InputError,
+    OutputError,
+    TrainingError,
+    UnwritableError,
+    UsageError,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,7 +105,8 @@ def test_every_command_that_is_there_is_listed(runner: CliRunner, path: Path) ->
         (CharlmError("a; do b"), 1, "a; do b"),
         (InputError("names.txt:3: a; do b"), 1, "names.txt:3: a; do b"),
         (CheckpointError("m.npz: a"), 1, "m.npz: a"),
-        (OutputError("m.npz: a; do b"), 1, "m.npz: a; do b"),
+        (OutputError("a; do b"), 1, "a; do b"),
+        (UnwritableError("m.npz", "a", "do b"), 1, "m.npz: a; do b"),
         (TrainingError("a"), 1, "a"),
         (UsageError("--a contradicts --b"), 2, "--a contradicts --b"),
         (click.UsageError("--a contradicts --b"), 2, "--a contradicts --b"),
@@ -300,6 +309,22 @@ def test_control_c() -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_an_error_that_nobody_can_read_keeps_its_code(
+    run_raising: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal was closed."""
+    echo = click.echo
+
+    def refuse(*arguments: Any, err: bool = False, **options: Any) -> None:
+        if err:
+            raise OSError(5, "Input/output error")
+        echo(*arguments, **options)
+
+    monkeypatch.setattr(click, "echo", refuse)
+    result = run_raising(UsageError("--a contradicts --b"))
+    assert (result.exit_code, result.stderr) == (2, "")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")

@@ -53,7 +53,7 @@ class Watcher:
         self.steps.append(event)
         self.wanted |= self.stop(trainer.state.progress.step, False)
 
-    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str, *, is_saved: bool) -> None:
         self.validations.append(event)
         self.wanted |= self.stop(trainer.state.progress.step, True)
 

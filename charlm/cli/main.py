@@ -162,7 +162,8 @@ def report(error: Exception) -> int:
     # A file name may hold line breaks or escape sequences; neither may reach the terminal.
     line = " ".join(part.strip() for part in line.splitlines())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    click.echo(f"charlm: error: {line}", err=True)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        click.echo(f"charlm: error: {line}", err=True)
     return code
 
 

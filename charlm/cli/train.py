@@ -30,8 +30,9 @@ Examples:
   charlm train play.txt -o play.npz --resume             go on where it was stopped
   charlm train towns.tsv -o towns.npz --task classify    lines of label<TAB>text
 
-The best model on the validation text is MODEL.npz; what --resume needs lies beside it in MODEL.resume.npz. Ctrl-C and
-SIGTERM save and stop; a resumed training gives the same bits as one that was never stopped.
+The best model on the validation text is MODEL.npz; what --resume needs lies beside it in MODEL.resume.npz. Ctrl-C,
+SIGTERM and a closed terminal save and stop; twice Ctrl-C stops at once. A resumed training gives the same bits as one
+that was never stopped, or killed: at every moment the files are whole.
 
 Options that are not given follow from the size of the text; what was chosen is told, with the reason.
 
@@ -51,7 +52,7 @@ SECTIONS = {
         "epochs", "time_seconds", "patience", "batch_size", "bptt", "optimizer", "lr", "schedule", "warmup",
         "weight_decay", "clip", "clip_mode", "dropout", "variational", "initial_state", "seed", "threads",
     ),
-    "Files and output": ("output", "resume", "init_from", "log", "as_json", "quiet"),
+    "Files and output": ("output", "keep", "resume", "init_from", "log", "as_json", "quiet"),
 }  # fmt: skip
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -188,6 +189,12 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
 @click.option("--initial-state", type=click.Choice(["zeros", "random"]), help="Of each sequence.  [default: zeros]")
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), metavar="N", help="[default: 0]")
 @threads_option("[default: all cores]  Changes no result.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Also keep the models of the last N validations, as MODEL.step-000000200.npz.  [default: 0]",
+)
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped; options are remembered.")
 @click.option("--init-from", metavar="MODEL", help="Begin with the weights of this model, and its vocabulary.")
 @click.option("--log", metavar="FILE.jsonl", help="Write a line of JSON now and then.")
@@ -224,14 +231,22 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
 
 
 class _Signals:
-    """The first SIGINT or SIGTERM while training asks for a stop, the second, or one before, stops at once."""
+    """What signals do while training.
+
+    SIGINT, SIGTERM and SIGHUP ask for a stop; SIGINT or SIGTERM after one of these two, or any before there is
+    something to save, stops at once. A closing terminal may send SIGHUP twice, a system that goes down SIGHUP and
+    SIGTERM: that saves.
+    """
 
     def __init__(self, view: TrainingView) -> None:
         self.view = view
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # or it is under nohup
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             self.before[number] = signal.signal(number, self.handle)
 
     def __exit__(self, *error: object) -> None:
@@ -239,8 +254,11 @@ class _Signals:
             signal.signal(number, handler)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.view.signal or not self.view.begun:
+        hangup = getattr(signal, "SIGHUP", None)
+        if not self.view.begun or (number != hangup and self.view.signal not in (0, hangup)):
             raise SystemExit(128 + number)
+        if self.view.signal and number == hangup:
+            return
         self.view.signal = number
         # Not through the stream, in whose middle the signal may have come.
         with contextlib.suppress(OSError):

@@ -126,14 +126,15 @@ class TrainingView:
         )
         self.bar.update(0)
 
-    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str, *, is_saved: bool) -> None:
         """A line, and a little text."""
         if self.quiet:
             return
         judged = event.train_nats if event.valid_nats is None else event.valid_nats
         kind = "training" if event.valid_nats is None else "validation"
         self.valid = f"  {kind} {judged:.3f}"
-        mark = "best so far, saved" if event.improved else "no better"
+        best = "best so far, saved" if is_saved else "best so far, not saved"
+        mark = best if event.improved else "no better"
         losses = f"{kind} {self.show_loss(judged)}"
         if event.valid_nats is not None:
             losses += f", training {event.train_nats:.3f}"
@@ -175,4 +176,4 @@ class TrainingView:
 
     def stop_requested(self) -> str | None:
         """Whether a signal came."""
-        return {0: None, 2: "interrupted", 15: "terminated"}.get(self.signal, "stopped")
+        return {0: None, 1: "hung up", 2: "interrupted", 15: "terminated"}.get(self.signal, "stopped")

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from dataclasses import asdict, dataclass
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from charlm import checkpoint
+from charlm import checkpoint, locks
 from charlm.engine.threads import Team, available_cores
-from charlm.errors import CheckpointError, TrainingError, UsageError
+from charlm.errors import CheckpointError, OutputError, TrainingError, UsageError
 from charlm.files import check_writable
 from charlm.text.readers import STDIN
 from charlm.training.loop import Finished, RolledBack, StepDone, Trainer, Validated
 from charlm.training.state import Progress, Window
-from charlm.workflows.train_plan import TRAINING_STATE, Plan
+from charlm.workflows.kept_models import found_steps, refuse_step_paths, step_path
+from charlm.workflows.saving import Saver, best_shapes
+from charlm.workflows.train_plan import Plan
 from charlm.workflows.train_request import TrainRequest, resume_path
 from charlm.workflows.trained import MODELS
+from charlm.workflows.training_log import TrainingLog
 
 
 class Observer(Protocol):
@@ -33,8 +36,8 @@ class Observer(Protocol):
     def step(self, event: StepDone, trainer: Trainer) -> None:
         """A step was made."""
 
-    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
-        """The model was validated, and kept if it improved; ``glimpse`` shows what it can do."""
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str, *, is_saved: bool) -> None:
+        """The model was validated; ``is_saved``: the best one is in its file; ``glimpse`` shows what it can do."""
 
     def stop_requested(self) -> str | None:
         """Why to stop after this step, if so."""
@@ -78,7 +81,11 @@ def run(request: TrainRequest, observer: Observer) -> TrainResult:
         for option, target in written.items():
             if path != STDIN and os.path.realpath(path) == os.path.realpath(target):
                 raise UsageError(f"{path}: is the text itself and would be overwritten ({option}); choose another name")
-    return _Session(request, observer).run()
+    with contextlib.ExitStack() as stack:
+        for option, path in written.items():
+            choose = "--log" if option == "--log" else "-o"
+            stack.enter_context(locks.only_training(path, f"wait for it, or choose another {choose}"))
+        return _Session(request, observer).run()
 
 
 class _Session:
@@ -92,7 +99,20 @@ class _Session:
             observer.message(remark)
         self.model = MODELS[self.material.name](self.plan.config, Team(request.threads or available_cores()))
         self.trainer = Trainer(self.material.task(self.model, self.options), self.options)
+        saved = self.plan.saved
         self._initialise()
+        self.known_line = None if saved is None else saved.header.get("log")
+        self.saver = Saver(
+            request.output,
+            self.trainer,
+            header=self._header,
+            state_header=lambda: {"log": self.log.last},
+            tell=observer.message,
+            resumed=saved,
+            keep=request.keep,
+        )
+        if self.saver.keeps:
+            self._check_step_paths()
 
     def _initialise(self) -> None:
         state = self.trainer.state
@@ -102,6 +122,7 @@ class _Session:
             shapes = state.array_shapes()
             is_safe = saved.header.get("safe") is None
             others = {} if is_safe else {f"safe/{name}": shape for name, shape in shapes.items()}
+            others |= best_shapes(saved, self.model.parameters.shapes)
             checkpoint.check_arrays(saved.arrays, shapes | others, path)
             state.restore(saved.arrays, self._saved_progress(saved, "progress"))
             if not is_safe:
@@ -113,6 +134,20 @@ class _Session:
             self.model.initialise(np.random.default_rng(self.options.seed))
         self.plan.saved = self.plan.origin = None  # copied; their arrays would be held to the end
         self.model.changed()
+
+    def _check_step_paths(self) -> None:
+        """Nothing is written over by ``--keep`` but what it wrote itself."""
+        request = self.request
+        given = {path: "the text itself" for path in (*request.corpus, *request.valid) if path != STDIN}
+        given |= {request.log: "the log"} if request.log else {}
+        given |= {request.init_from: "the model to begin with"} if request.init_from else {}
+        refuse_step_paths(request.output, given)
+        check_writable(step_path(request.output, 0))
+        others = [] if request.resume else found_steps(request.output)
+        if others:
+            more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+            first = step_path(request.output, others[0])
+            self.observer.message(f"{first}{more}: of an earlier training, which --keep does not remove")
 
     def _saved_progress(self, saved: checkpoint.Checkpoint, key: str) -> Progress:
         path = resume_path(self.request.output)
@@ -128,19 +163,19 @@ class _Session:
 
     def run(self) -> TrainResult:
         trainer, request = self.trainer, self.request
-        mode = "a" if request.resume else "w"
-        with open(request.log or os.devnull, mode, encoding="utf-8") as log:
+        self.log = TrainingLog(request.log, self.observer.message, resumed=request.resume, last=self.known_line)
+        with contextlib.closing(self.log), contextlib.closing(self.model.team):
             self.observer.begin(self.plan, trainer)
+            self.saver.begin()
             try:
-                reason, interrupted = self._follow(log)
+                reason, interrupted = self._follow()
             except TrainingError:
-                self._save_state(finished=True)  # nothing to go on with: a new training may take its place
+                try:
+                    self.saver.finish(finished=True)  # nothing to go on with: a new training may take its place
+                except OutputError as error:
+                    self.observer.message(str(error))
                 raise
-            finally:
-                self.model.team.close()
-        self._save_state(finished=not interrupted)
-        if interrupted and not os.path.exists(request.output):
-            self._save_model()  # not validated yet, but better than none
+            self.saver.finish(finished=not interrupted)
         progress = trainer.state.progress
         history = progress.history
         return TrainResult(
@@ -157,7 +192,7 @@ class _Session:
             interrupted=interrupted,
         )
 
-    def _follow(self, log: IO[str]) -> tuple[str, bool]:
+    def _follow(self) -> tuple[str, bool]:
         """Drive the trainer to its end, or until a stop is asked for; returns why it ended."""
         log_interval = max(1, self.options.valid_interval // 10)
         for event in self.trainer.run():
@@ -165,32 +200,30 @@ class _Session:
             if isinstance(event, StepDone):
                 self.observer.step(event, self.trainer)
                 if progress.step % log_interval == 0:
-                    self._write_line(log, "step", loss_nats=progress.log.nats_per_token)
+                    self._write_line("step", loss_nats=progress.log.nats_per_token)
                     progress.log = Window()
+                self.saver.stepped()
             elif isinstance(event, Validated):
-                self._write_line(log, "validation", loss_nats=event.train_nats, valid_nats=event.valid_nats)
-                if event.improved:
-                    self._save_model()
-                self._save_state(finished=False)
-                self.observer.validated(event, self.trainer, self.material.glimpse(self.model, self._sample_seed()))
+                self._write_line("validation", loss_nats=event.train_nats, valid_nats=event.valid_nats)
+                self.saver.validated(improved=event.improved)
+                glimpse = self.material.glimpse(self.model, self._sample_seed())
+                self.observer.validated(event, self.trainer, glimpse, is_saved=self.saver.is_best_written)
             elif isinstance(event, RolledBack):
-                self._write_line(log, "rollback")
+                self._write_line("rollback")
                 near = "" if event.example is None else f", near {self.material.excerpt(event.example)}"
                 self.observer.message(
                     f"step {event.step}: {event.reason}{near}; back to step {event.back_to_step}, "
                     f"rate lowered to {event.lr:.2g}"
                 )
             elif isinstance(event, Finished):
-                self._write_line(log, "end")
+                self._write_line("end")
                 return event.reason, False
             stop = self.observer.stop_requested()
             if stop:
                 return stop, True
         raise AssertionError("a trainer's last event is Finished")
 
-    def _write_line(
-        self, log: IO[str], event: str, *, loss_nats: float | None = None, valid_nats: float | None = None
-    ) -> None:
+    def _write_line(self, event: str, *, loss_nats: float | None = None, valid_nats: float | None = None) -> None:
         progress = self.trainer.state.progress
         window = progress.log
         line = {
@@ -205,8 +238,7 @@ class _Session:
             "grad_norm": progress.grad_norm,
             "clipped": round(window.clipped / window.steps, 4) if window.steps else None,
         }
-        log.write(json.dumps(line) + "\n")
-        log.flush()
+        self.log.write(line)
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -216,18 +248,6 @@ class _Session:
             "command": self.request.command,
             "history": self.trainer.state.progress.history,
         }
-
-    def _save_model(self) -> None:
-        checkpoint.save(self.request.output, self._header(), dict(self.model.parameters))
-
-    def _save_state(self, *, finished: bool) -> None:
-        state, safe = self.trainer.state, self.trainer.safe
-        header = self._header() | {"progress": state.progress.to_json(), "safe": None, "finished": finished}
-        arrays = state.arrays()
-        if safe is not None and safe[1]["step"] != state.progress.step:
-            header["safe"] = safe[1]
-            arrays |= {f"safe/{name}": array for name, array in safe[0].items()}
-        checkpoint.save(resume_path(self.request.output), header, arrays, kind=TRAINING_STATE)
 
     def _sample_seed(self) -> int:
         """Another one at each validation, the same in each run."""

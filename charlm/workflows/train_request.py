@@ -57,6 +57,7 @@ class TrainRequest:
     threads: int | None = None
     resume: bool = False
     init_from: str | None = None
+    keep: int | None = None
     log: str | None = None
     command: str = ""
 
