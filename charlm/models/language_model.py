@@ -31,6 +31,7 @@ State = tuple[Array, NDArray[np.float64]]  # (L, S, N, H), and the log probabili
 Drawn = tuple[Ids, NDArray[np.float64]]  # tokens and their log probabilities, (T, N)
 
 SOFTMAXES = ("full", "adaptive")
+LEAST_SYMBOLS = {"full": 3, "adaptive": 4}  # the two special ones, and one for each part that must not be empty
 SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
 SMALL_WORK = 8_000_000  # multiplications of a pass below which one thread is faster than two
 

@@ -11,6 +11,7 @@ from charlm import checkpoint
 from charlm.errors import CheckpointError, UsageError
 from charlm.training import defaults
 from charlm.training.options import TrainingOptions
+from charlm.workflows.model_files import check_weights
 from charlm.workflows.task_names import NOUNS, task_of
 from charlm.workflows.tasks.find import MATERIALS
 from charlm.workflows.tasks.material import Material
@@ -107,7 +108,10 @@ class Plan:
         self.chosen |= {name: choice for name, choice in suggested.items() if name not in given}
         derived = {name: value for name, (value, _) in suggested.items()}
         values: dict[str, Any] = {"epochs": None, "bptt": None, **defaults.FIXED, **derived, **given}
-        config = material.config({name: values[name] for name in material.model_options})
+        if self.origin is not None:
+            config = self.origin.model.config  # also what no option says
+        else:
+            config = material.config({name: values[name] for name in material.model_options})
         names = {f.name for f in fields(TrainingOptions)}
         options = TrainingOptions(**{k: v for k, v in values.items() if k in names})
         return self._count_steps(options, given), config
@@ -137,12 +141,13 @@ class Plan:
         assert self.saved is not None
         path = resume_path(self.request.output)
         config = CONFIGS[self.material.name](self.saved.header, path)
+        check_weights(self.saved.arrays, path)
         parameters = {name: array for name, array in self.saved.arrays.items() if name.startswith("parameters/")}
         checkpoint.check_arrays(parameters, {f"parameters/{name}": s for name, s in config.shapes().items()}, path)
         try:
             options = TrainingOptions.from_json(checkpoint.require(self.saved.header, "training", dict, path))
             if (options.bptt is None) == ("bptt" in self.material.own_options):
-                raise ValueError("its training options are out of range")
+                raise ValueError("its training options are malformed (bptt)")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from None
         began = asdict(options) | config.to_json()

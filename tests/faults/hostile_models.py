@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from tests.faults.hostile_archive import Archive
 
 from charlm.workflows.trained import CONFIGS
+from tests.faults.hostile_archive import Archive
 
 SIZES = (1, 2, 3, 5, 8, 16, 17, 33)
 COUNTS = (2, 3, 4, 5, 6, 11, 40, 300)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tests.faults.hostile_archive import (
     CENTRAL,
     CENTRAL_FIELDS,

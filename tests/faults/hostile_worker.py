@@ -6,6 +6,7 @@ kills the process kills no more than this.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,8 @@ from pathlib import Path
 LIMIT_SECONDS, LIMIT_MB = 5.0, 500.0
 SHOWN_BYTES = 1 << 20  # of what a command prints, to be looked at
 ERROR = "charlm: error: "
-# Lines on stderr that are no error: remarks, and what score and predict say in the end.
+# Errors that tell of the text instead: of its labels and what it was, and of a training that diverges at any rate.
+ALSO_CLEAR = re.compile("--label|is unknown to the model|not the one this training began with|begin anew with a lower")
 NO_NUMBER = re.compile(r"(?<![A-Za-z])(?:nan|inf|infinity)(?![A-Za-z])", re.IGNORECASE)
 
 
@@ -31,6 +33,7 @@ class Outcome:
     Attributes:
         code: the exit code; None if it raised what `main` should have handled.
         out, err: the beginning of what it printed.
+        seconds: of the processor, all threads together: others may use the machine too.
         megabytes: by which its peak exceeded what the process held before.
     """
 
@@ -51,10 +54,8 @@ def _memory(name: str) -> float:
 
 
 def _forget_peak() -> None:
-    try:
+    with contextlib.suppress(OSError):  # the peak is then that of the process so far, which errs on the safe side
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # the peak is then that of the process so far, which errs on the safe side
 
 
 def run(arguments: Sequence[str]) -> Outcome:
@@ -64,10 +65,10 @@ def run(arguments: Sequence[str]) -> Outcome:
     before = sys.stdout, sys.stderr, sys.stdin
     code: int | None
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
-        streams = [open(stream.fileno(), "w", encoding="utf-8", closefd=False) for stream in (out, err)]
+        streams = [os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8") for stream in (out, err)]
         sys.stdout, sys.stderr, sys.stdin = *streams, nothing
         _forget_peak()
-        held, begin = _memory("VmRSS"), time.perf_counter()
+        held, begin = _memory("VmRSS"), time.process_time()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always")
@@ -79,7 +80,7 @@ def run(arguments: Sequence[str]) -> Outcome:
             code = None
             print(f"raised {type(error).__name__}: {error}", file=sys.stderr)
         finally:
-            seconds, megabytes = time.perf_counter() - begin, _memory("VmHWM") - held
+            seconds, megabytes = time.process_time() - begin, _memory("VmHWM") - held
             for stream in streams:
                 stream.close()
             sys.stdout, sys.stderr, sys.stdin = before
@@ -108,9 +109,9 @@ def fault_of(outcome: Outcome, file: str) -> str | None:
         return f"{len(errors)} error lines with exit code {outcome.code}"
     if errors and len(errors[0]) > 4000:
         return "a message of more than 4,000 characters"
-    if outcome.code == 1 and file not in errors[0] and "--label" not in errors[0]:
+    if outcome.code == 1 and file not in errors[0] and not ALSO_CLEAR.search(errors[0]):
         return "an error that does not name the file"
-    if outcome.code == 0 and NO_NUMBER.search(outcome.out + outcome.err):
+    if outcome.code == 0 and NO_NUMBER.search(outcome.out):
         return "printed what is no number"
     if outcome.code == 0 and ('"log_prob": null' in outcome.out or '"log_prob_nats": null' in outcome.out):
         return "printed a log probability that is no number"
