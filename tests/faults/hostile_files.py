@@ -5,13 +5,12 @@
 Small models of every task, training states and a token file are made; then N files (10,000 unless said otherwise) that
 are mutations of these, one after another, and each is used as a user would: by sample, score, gradients, predict,
 train --init-from, train --resume, tokenize --vocab, whatever takes such a file. Commands run in processes of their own,
-a file after another in one; a fiftieth of them each in a new process, whose whole
-memory is counted.
+a file after another in one; a fiftieth of them each in a new process, whose whole memory is counted.
 
-A command must end within 5 s (of the processor, so that other work does not count) and 500 MB, with exit code 0 and nothing printed that is no number, or with exit code 1 or
-2 and one line that names the file; never with a traceback, code run, a file left behind, a control character in a
-message, or a signal. Whatever else it does is a fault, and is told with the number of its file: --only makes and runs
-that one again, and --folder keeps it. Exit code 1 if there was any.
+A command must end within 5 s (of the processor: other work does not count) and 500 MB, with exit code 0 and nothing
+printed that is no number, or with exit code 1 or 2 and one line that names the file; never with a traceback, code run,
+a file left behind, a control character in a message, or a signal. Whatever else it does is a fault, and is told with
+the number of its file: --only makes and runs that one again, and --folder keeps it. Exit code 1 if there was any.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from pathlib import Path
 from tests.faults.hostile_models import consistent
 from tests.faults.hostile_mutations import OF_MODELS, OF_TOKENS, Mutation, set_canary
 from tests.faults.hostile_seeds import LABELS, Seed, make_seeds
-from tests.faults.hostile_worker import Outcome, fault_of, run
+from tests.faults.hostile_worker import SHOWN_BYTES, Outcome, fault_of, run
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30  # after which a command is killed
