@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from tests.faults.hostile_worker import SHOWN_BYTES, Outcome, fault_of, run
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30  # after which a command is killed
 IN_A_PROCESS_OF_ITS_OWN = 0.02  # of the files, the first command
+PROGRESS_FILES = 500
 FILE, STATE = "hostile.npz", "out.resume.npz"
 
 
@@ -110,7 +112,7 @@ class Place:
 
     Args:
         folder: new.
-        in_process: run them in this process instead.
+        in_process: run them in this process instead, whose working folder that must be.
     """
 
     def __init__(self, folder: Path, *, in_process: bool = False) -> None:
@@ -211,6 +213,9 @@ class Report:
             used = [o for a, o, _ in found if FILE in a or "--resume" in a]  # and not only stepped over
             kind = "fault" if faults else "harmless" if any(o.code == 0 for o in used) else "refused"
             self.outcomes[hostile.kind][kind] += 1
+            files = sum(counts.total() for counts in self.outcomes.values())
+            if files % PROGRESS_FILES == 0:
+                print(f"{files:,} files, {self.faults:,} faults", file=sys.stderr, flush=True)
             for arguments, outcome, fault in found:
                 self.commands += 1
                 name = f"file {hostile.number}, charlm {' '.join(arguments)}"
@@ -218,6 +223,12 @@ class Report:
                 self.largest = max(self.largest, (outcome.megabytes, name))
                 if fault is not None:
                     self._tell(hostile, name, outcome, fault)
+
+    def broken(self, number: int) -> None:
+        """The harness itself is at fault."""
+        with self._lock:
+            self.faults += 1
+            print(f"FAULT  of the harness, file {number}\n{traceback.format_exc()}", flush=True)
 
     def _tell(self, hostile: Hostile, name: str, outcome: Outcome, fault: str) -> None:
         self.faults += 1
@@ -249,8 +260,11 @@ def _row(name: str, counts: Counter[str]) -> str:
 def work(numbers: Iterator[int], place: Place, start: int, seeds: Sequence[Seed], report: Report) -> None:
     """Take files until there are no more."""
     for number in numbers:
-        hostile = make(number, start, seeds)
-        report.add(hostile, list(place.use(hostile)))
+        try:
+            hostile = make(number, start, seeds)
+            report.add(hostile, list(place.use(hostile)))
+        except Exception:
+            report.broken(number)
     place.close()
 
 

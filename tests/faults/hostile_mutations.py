@@ -35,7 +35,7 @@ Mutation = Callable[[bytes, Draw], Made]
 
 NAMES = (
     "../escaped.npy", "/tmp/escaped.npy", "a/../../escaped.npy", "..\\escaped.npy", "C:\\escaped.npy", "a\0b.npy",
-    "a" * 60_000 + ".npy", "con.npy", ".npy", "header.npy/", "header.npy", "\u202egnp.npy", "a/b/../c.npy", "",
+    "a" * 60_000 + ".npy", "con.npy", ".npy", "header.npy/", "header.npy", "\u202egnp.npy", "a/b/../c.npy", " ",
 )  # fmt: skip
 ABSURD = (
     np.nan, np.inf, -np.inf, 1e38, -1e38, 3.4e38, -3.4e38, 1e30, -1e30, 1e20, 1e10, 1e4, -0.0, 1e-45, 1e-40, 1e-38,
