@@ -283,6 +283,19 @@ def test_headers_of_training_states(seeds: dict[str, Seed], changes: dict[str, A
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "option",
+    [["--bptt", str(10**30)], ["--epochs", str(2**60)], ["--warmup", str(10**400)], ["--time", "9" * 400 + "h"]],
+)
+def test_no_training_begins_whose_state_would_be_refused(seeds: dict[str, Seed], option: list[str]) -> None:
+    outcome = run(["train", str(seeds["chars model"].corpus), "-o", "new.npz", "--quiet", *option])
+    assert outcome.code == 2
+    assert f"{option[0]} " in outcome.err
+    assert fault_of(outcome, FILE) is None
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("value", [[], "x", {"token_column": "1"}, {"token_column": -1}, {"tag_column": 10**9}])
 def test_what_a_tagger_says_of_columns(seeds: dict[str, Seed], value: object) -> None:
     seed = seeds["tag model"]

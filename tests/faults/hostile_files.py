@@ -38,7 +38,7 @@ from tests.faults.hostile_seeds import LABELS, Seed, make_seeds
 from tests.faults.hostile_worker import SHOWN_BYTES, Outcome, fault_of, run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30  # after which a command is killed
+PATIENCE_SECONDS = 120  # after which a command is killed
 IN_A_PROCESS_OF_ITS_OWN = 0.02  # of the files, the first command
 PROGRESS_FILES = 500
 FILE, STATE = "hostile.npz", "out.resume.npz"
