@@ -133,10 +133,8 @@ class _Session:
             self.observer.begin(self.plan, trainer)
             try:
                 reason, interrupted = self._follow(log)
-            except TrainingError as error:
+            except TrainingError:
                 self._save_state(finished=True)  # nothing to go on with: a new training may take its place
-                if request.init_from and trainer.state.progress.best_nats is None:
-                    raise TrainingError(f"{error}, or with other weights than {request.init_from}'s") from None
                 raise
             finally:
                 self.model.team.close()
