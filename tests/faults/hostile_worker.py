@@ -23,7 +23,8 @@ SHOWN_BYTES = 1 << 20  # of what a command prints, to be looked at
 ERROR = "charlm: error: "
 # Errors that tell of the text instead: of its labels and what it was, and of a training that diverges at any rate.
 ALSO_CLEAR = re.compile(
-    "--label|is unknown to the model|not the one this training began with|begin (anew )?with (a lower --lr|other weights)"
+    "--label|is unknown to the model|not the one this training began with|"
+    "begin (anew )?with (a lower --lr|other weights)"
 )
 NO_NUMBER = re.compile(r"(?<![A-Za-z])(?:nan|inf|infinity)(?![A-Za-z])", re.IGNORECASE)
 
