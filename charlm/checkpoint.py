@@ -11,6 +11,7 @@ for it. ``numpy.load(path)`` opens the file too.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -62,6 +63,8 @@ DAMAGE = (
     EOFError,
 )
 
+INTEGERS = range(-(2**63), 2**63)  # of a header; a longer one would overflow somewhere behind the reader
+
 # How files begin that are given by mistake, and what they are.
 FOREIGN = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -101,8 +104,8 @@ def save(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str, NDArray
 
     Args:
         path: the file to write. A symbolic link is followed.
-        header: what JSON can hold, no NaN or infinity. The keys format, schema, kind, charlm (its version) and
-            arrays (shape and dtype of each) are added, or replaced in a header that was loaded.
+        header: what JSON can hold, no NaN or infinity, integers of 64 bits. The keys format, schema, kind, charlm
+            (its version) and arrays (shape and dtype of each) are added, or replaced in a header that was loaded.
         arrays: name to array, any shape, a dtype of ``DESCRS``. A name is letters, digits and ``_``, with
             ``.`` or ``-`` inside and ``/`` between parts: ``layer0/w_h``.
         kind: what the file is for: "model" or "training-state".
@@ -292,7 +295,8 @@ def _read_header(path: PathLike, archive: zipfile.ZipFile, info: zipfile.ZipInfo
         raise _error(path, f"the header takes {info.file_size:,} bytes, more than any model needs")
     data = _read_array(path, archive, info, "uint8", None)
     try:
-        header = json.loads(data.tobytes().decode("ascii"), parse_constant=_refuse_constant)
+        text = data.tobytes().decode("ascii")
+        header = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short)
     except (ValueError, RecursionError) as error:
         raise _error(path, f"the header is not JSON ({_brief(error)})") from None
     if not isinstance(header, dict):
@@ -317,6 +321,21 @@ def _read_header(path: PathLike, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent; JSON does not say how large one may be."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
+
+
+def _short(text: str) -> int:
+    number = int(text)
+    if number not in INTEGERS:
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _table(path: PathLike, header: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:

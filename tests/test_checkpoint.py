@@ -131,7 +131,11 @@ arrays = st.one_of(
 )
 names = st.from_regex(checkpoint.ARRAY_NAME, fullmatch=True).filter(lambda name: name != "header")
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -455,6 +459,9 @@ def test_values_that_are_not_finite(model: Path, bad: float) -> None:
         (b"[" * 100_000, "is not JSON"),
         (b'{"format": NaN}', "NaN is not JSON"),
         (b'{"format": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b'{"format": 9223372036854775808}', "9223372036854775808 is too large a number"),
+        (b'{"format": [1e400]}', "1e400 is too large a number"),
+        (b'{"format": -1e999}', "-1e999 is too large a number"),
         (b"[]", "is not a JSON object"),
         (b"null", "is not a JSON object"),
         (b"{}", "its format is None, not 'charlm-model'"),

@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from charlm.cli.main import main
+from charlm.cli.score import _finite, _table
 from charlm.text.tokenizer import Tokenizer
 from charlm.workflows.model_files import LoadedModel
+from charlm.workflows.score_results import Summary
 from tests.stub_model import StubModel, vocabulary_of, write_tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -187,14 +189,20 @@ def test_an_unlearnt_unknown_is_said_on_stderr_once(stub_run: Run) -> None:
     assert result.stderr.count("warning") == 1
 
 
-def test_numbers_that_json_does_not_have(stub_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_json_does_not_have() -> None:
+    summary = Summary(sentences=1, tokens=1, log_prob_nats=-1000.0)
+    assert summary.perplexity == math.inf
+    assert _finite(summary.to_json())["perplexity"] is None
+    assert "inf" in _table(summary)
+
+
+@pytest.mark.parametrize("per", ["sentence", "token", "corpus"])
+def test_what_is_no_number_is_an_error(stub_run: Run, monkeypatch: pytest.MonkeyPatch, per: str) -> None:
     monkeypatch.setitem(globals(), "TABLE", [*TABLE[:4], [0, 0, 1, 0]])
-    assert stub_run("b\n").stdout == "-inf\t2\t0\tb\n"
-    result = stub_run("b\na\n", "--json")
-    assert json.loads(result.stdout.splitlines()[0])["log_prob"] is None
-    summary = json.loads(result.stderr)
-    assert summary["perplexity"] is summary["log_prob_nats"] is None
-    assert "inf" in stub_run("b\n", "--per", "corpus").stdout
+    result = stub_run("b\n", "--per", per)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("charlm: error: stub: gives no finite number (NaN or infinity), its weights are")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_certain_token_has_no_negative_zero(stub_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,8 +322,14 @@ def test_one_long_line(text: Path) -> None:
     train, _ = load(paths, LINES)
     assert train.counts.tokens == 5_000_000
     assert train.tokens[:3].tolist() == [2, 3, 2]
-    train, _ = load(paths, Tokenizer("word"))
-    assert train.counts.tokens == 1
+    with pytest.raises(InputError, match=r"a word of more than 1,000 characters is: is --level char meant\?"):
+        load(paths, Tokenizer("word"))
+
+
+def test_a_word_that_is_far_too_long_is_unknown(text: Path) -> None:
+    train, _ = load(write(text, f"a {'x' * 1001} {'y' * 1000}\n"), Tokenizer("word"))
+    assert train.vocabulary.symbols[2:] == ("a", "y" * 1000)
+    assert (train.counts.tokens, train.counts.types, train.counts.unknowns) == (3, 3, 1)
 
 
 def test_token_file_stands_for_its_text(text: Path) -> None:

@@ -137,11 +137,11 @@ def test_each_line_has_its_known_log_probability_tokens_and_text(tmp_path: Path)
 
 def test_the_probabilities_of_all_texts_sum_to_one(tmp_path: Path) -> None:
     table = drawn_table(4)
-    table[:4, :, :] = 0
+    table[:4, :, :] = 1e-300  # as good as never
     table[:4, :, EOS_ID] = 1  # after two tokens comes the end
-    table[:, EOS_ID] = [0, 1, 0, 0]
+    table[:, EOS_ID] = [1e-300, 1, 1e-300, 1e-300]
     table[4, :, EOS_ID] += table[4, :, UNK_ID]
-    table[4, :, UNK_ID] = 0
+    table[4, :, UNK_ID] = 1e-300
     table[4, 4] = [0.1, 0.2, 0.3, 0.4]
     table[4, UNK_ID] = [0.25, 0.25, 0.25, 0.25]
     loaded = stub(symbols="ab", table=table)

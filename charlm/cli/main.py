@@ -42,6 +42,8 @@ Results go to stdout, progress and messages to stderr; "-" is stdin or stdout.
 Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 130 interrupted.
 """
 
+LONGEST_MESSAGE = 2000  # characters: what it quotes from a file may be a megabyte
+
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -161,6 +163,8 @@ def report(error: Exception) -> int:
     line, code = describe(error)
     # A file name may hold line breaks or escape sequences; neither may reach the terminal.
     line = " ".join(part.strip() for part in line.splitlines())
+    if len(line) > LONGEST_MESSAGE:
+        line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 2 :]}"
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with contextlib.suppress(OSError):  # a terminal that was closed
         click.echo(f"charlm: error: {line}", err=True)

@@ -130,7 +130,7 @@ def sample(
     tells_seed = request.is_random and seed is None and sys.stderr.isatty()
     in_pieces = False
     refused = 0
-    for event in run(loaded.model, loaded.vocabulary, tokenizer, request, loaded.labels):
+    for event in run(loaded.model, loaded.vocabulary, tokenizer, request, loaded.labels, model):
         if tells_seed:  # not before: the prompt may have been refused
             tells_seed = False
             click.echo(f"--seed {request.seed} repeats this", err=True)

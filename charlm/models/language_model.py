@@ -29,6 +29,7 @@ from charlm.models.softmax import AdaptiveSoftmax, Output, Softmax
 from charlm.models.stack import Batch, Stack, StackConfig, initialise
 
 SOFTMAXES = ("full", "adaptive")
+LEAST_SYMBOLS = {"full": 3, "adaptive": 4}  # the two special ones, and one for each part that must not be empty
 SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
 
 # Gates of a few steps that a thread keeps in its second-level cache when it scores, half of one of 512 KB: 20 % faster

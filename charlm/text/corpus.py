@@ -26,7 +26,7 @@ from charlm.text.split import (
 )
 from charlm.text.spool import Spool, array_blocks, token_dtype
 from charlm.text.tokenizer import Tokenizer
-from charlm.text.vocabulary import EOS_ID, SPECIAL, Vocabulary
+from charlm.text.vocabulary import EOS_ID, LONGEST_SYMBOL, SPECIAL, Vocabulary
 
 __all__ = ["Corpus", "Counts", "load"]
 
@@ -224,8 +224,11 @@ def _vocabulary(draft: Draft, counts: NDArray[np.int64], min_count: int, vocab_s
     seen = {draft.symbols[number]: int(counts[number]) for number in frequent if number != EOS_ID}
     vocabulary = Vocabulary.from_counts(seen, min_count, vocab_size)
     if vocabulary.size == len(SPECIAL):
-        raise InputError(
-            f"{draft.names[0]}: no token is left for the vocabulary, all would be unknown; "
-            "lower --min-count or raise --vocab-size"
+        is_long = any(len(symbol) > LONGEST_SYMBOL for symbol in seen)
+        remedy = (
+            f"a word of more than {LONGEST_SYMBOL:,} characters is: is --level char meant?"
+            if is_long
+            else ("lower --min-count or raise --vocab-size")
         )
+        raise InputError(f"{draft.names[0]}: no token is left for the vocabulary, all would be unknown; {remedy}")
     return vocabulary

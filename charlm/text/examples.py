@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from charlm.errors import InputError
+from charlm.text.labels import CONTROL, LONGEST_LABEL
 from charlm.text.readers import display_name, read_lines
 
 TAB = "\t"
@@ -88,7 +89,7 @@ def split_label(line: str, name: str, number: int) -> tuple[str, str]:
         number: the line's, from 1.
 
     Raises:
-        InputError: no tab, or no label before it.
+        InputError: no tab, or no label before it, or one that is far too long or could not be shown.
     """
     label, tab, text = line.partition(TAB)
     if not tab:
@@ -96,6 +97,12 @@ def split_label(line: str, name: str, number: int) -> tuple[str, str]:
     label = unicodedata.normalize("NFC", label.strip())
     if not label:
         raise InputError(f"{name}: line {number} has no label before its tab; write label<TAB>text")
+    if control := CONTROL.search(label):
+        what = f"the control character U+{ord(control[0]):04X} in its label"
+        raise InputError(f"{name}: line {number} has {what}; leave it out")
+    if len(label) > LONGEST_LABEL:
+        size = f"{len(label):,} characters before its tab, a label has {LONGEST_LABEL:,} at the most"
+        raise InputError(f"{name}: line {number} has {size}; write label<TAB>text")
     return label, text
 
 
@@ -184,6 +191,12 @@ class _Columns:
             raise InputError(f"{self._name}: line {number} has a tag without a token; write the token before it")
         if not tag and self._tag is not None:
             raise InputError(f"{self._name}: line {number} has a token without a tag; write O for none")
+        if control := CONTROL.search(tag):
+            what = f"the control character U+{ord(control[0]):04X} in its tag"
+            raise InputError(f"{self._name}: line {number} has {what}; leave it out")
+        if len(tag) > LONGEST_LABEL:
+            size = f"a tag of {len(tag):,} characters, {LONGEST_LABEL:,} are allowed"
+            raise InputError(f"{self._name}: line {number} has {size}; choose another column")
         return token, tag
 
     def _begin(self, count: int, number: int) -> None:

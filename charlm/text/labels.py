@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from charlm.errors import InputError
 
+LONGEST_LABEL = 1000  # characters
+# What no label or tag may hold: a tab and a line break end it, others could command the terminal that it is shown on.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SHOWN, SOME = 20, 8  # labels that a message lists: all those that there are, or some as examples
 
 
@@ -46,10 +50,15 @@ class Labels:
         """Labels from a file's list.
 
         Raises:
-            ValueError: not a list of distinct strings that are not empty; half a line.
+            ValueError: not a list of distinct strings that are not empty and could stand in a line; half a line.
         """
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("the labels are not a list of strings")
+        if any(map(CONTROL.search, names)):
+            raise ValueError("a label holds a tab, a line break or another control character")
+        if any(len(name) > LONGEST_LABEL for name in names):
+            raise ValueError(f"a label has more than {LONGEST_LABEL:,} characters")
+        "".join(names).encode()  # half a surrogate pair could not be printed, and is a ValueError
         return cls(tuple(names))
 
     @property

@@ -21,13 +21,15 @@ from charlm.text.readers import STDIN
 from charlm.text.records import Corpus, Counts
 from charlm.text.spool import Ids, array_blocks, token_dtype
 from charlm.text.tokenizer import Tokenizer
-from charlm.text.vocabulary import EOS_ID, Vocabulary
+from charlm.text.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
 MAGIC = b"\x93charlm-tokens\n"
 FORMAT = "charlm-tokens"
 SCHEMA = 1
 ALIGNMENT_BYTES = 64
 HEADER_LIMIT_BYTES = 1 << 28  # ten million words
+
+LARGEST_COUNT = 2**53  # up to here a float holds every integer
 
 REMEDY = "make it anew with charlm tokenize -o"
 
@@ -108,11 +110,12 @@ def _corpus(path: str, header: dict[str, Any], start: int, length_bytes: int) ->
     """The corpus that the header describes; ValueError, half a line, for what is wrong with it."""
     vocabulary = Vocabulary.from_symbols(header.get("symbols"))
     tokenizer = Tokenizer.from_json(header.get("tokenizer"))
+    tokenizer.check_symbols(vocabulary.symbols)
     counts = header.get("counts")
     length = header.get("length")
     sha256 = header.get("sha256")
     dtype = token_dtype(vocabulary.size)
-    if not isinstance(counts, dict) or not all(type(count) is int and count >= 0 for count in counts.values()):
+    if not isinstance(counts, dict) or not all(type(n) is int and 0 <= n <= LARGEST_COUNT for n in counts.values()):
         raise ValueError("its counts are not numbers")
     if set(counts) != set(Counts.__dataclass_fields__):
         raise ValueError("its counts are incomplete")
@@ -129,13 +132,15 @@ def _corpus(path: str, header: dict[str, Any], start: int, length_bytes: int) ->
 
 
 def _check_ids(tokens: Ids, size: int, counts: dict[str, int]) -> None:
-    ends = 0
+    ends = unknowns = 0
     for block in array_blocks(tokens):
         if int(block.max()) >= size or int(block.min()) < 0:
             raise ValueError("it holds an id that its vocabulary lacks")
         ends += int(np.count_nonzero(block == EOS_ID))
+        unknowns += int(np.count_nonzero(block == UNK_ID))
     # The training part of a text that was split may end within a sequence.
-    if counts["sequences"] - ends not in (0, 1) or counts["tokens"] != tokens.size - ends:
+    is_open = counts["sequences"] - ends
+    if is_open not in (0, 1) or (counts["tokens"], counts["unknowns"]) != (tokens.size - ends, unknowns):
         raise ValueError("its ids are not those that it counted")
 
 

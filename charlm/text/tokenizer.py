@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -112,6 +113,14 @@ class Tokenizer:
             return token == NEWLINE or token.split() == [token]
         return len(token) == 1 and (self.level == "char" or token <= "\xff")
 
+    def check_symbols(self, symbols: Sequence[str]) -> None:
+        """ValueError, half a line, if a symbol of a file is none that a text of this kind could hold, or be printed."""
+        try:
+            "".join(symbols).encode(self.encoding)
+        except UnicodeEncodeError as error:
+            letter = ascii(error.object[error.start])
+            raise ValueError(f"the vocabulary holds {letter}, which no text in {self.encoding} does") from None
+
     def to_json(self) -> dict[str, str | bool]:
         """The choices as an object for a file's header."""
         return asdict(self)
@@ -128,7 +137,7 @@ class Tokenizer:
             raise ValueError("the tokenizer does not have the keys level, sequence, normalize, lowercase")
         for name, choice in value.items():
             if not isinstance(choice, bool if name == "lowercase" else str):
-                raise ValueError(f"the tokenizer's {name} is {choice!r}")
+                raise ValueError(f"the tokenizer's {name} is {choice!r:.40}")
         try:
             return cls(**value)
         except UsageError as error:

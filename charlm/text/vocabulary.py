@@ -18,6 +18,8 @@ EOS = "<eos>"
 SPECIAL = (UNK, EOS)
 
 CODE_POINTS = 0x110000
+# Characters of a symbol. What is longer is no word but a line without blanks; a model could write it a thousand times.
+LONGEST_SYMBOL = 1000
 
 
 def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
@@ -36,7 +38,7 @@ class Vocabulary:
         symbols: each id's symbol, beginning with the two special ones.
 
     Raises:
-        ValueError: the special symbols are not in place, or a symbol is empty or there twice.
+        ValueError: the special symbols are not in place, or a symbol is empty, very long or there twice.
     """
 
     symbols: tuple[str, ...]
@@ -46,6 +48,8 @@ class Vocabulary:
             raise ValueError(f"a vocabulary begins with {UNK} and {EOS}")
         if len(self._index) != self.size or "" in self._index:
             raise ValueError("the vocabulary holds a symbol twice, or an empty one")
+        if (longest := max(map(len, self.symbols))) > LONGEST_SYMBOL:
+            raise ValueError(f"the vocabulary holds a symbol of {longest:,} characters, {LONGEST_SYMBOL:,} are allowed")
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], min_count: int = 1, size: int | None = None) -> Vocabulary:
@@ -54,10 +58,14 @@ class Vocabulary:
         Args:
             counts: how often each token was seen. The words ``<unk>`` and ``<eos>`` in a text get no symbol of
                 their own: one is the unknown symbol, the other must not forge the end of a sequence.
-            min_count: tokens seen less often are left out.
+            min_count: tokens seen less often are left out; so are those longer than ``LONGEST_SYMBOL``.
             size: the most symbols to have, the two special ones included; None for no limit.
         """
-        kept = [token for token, count in counts.items() if count >= min_count and token not in SPECIAL]
+        kept = [
+            token
+            for token, count in counts.items()
+            if count >= min_count and token not in SPECIAL and len(token) <= LONGEST_SYMBOL
+        ]
         kept.sort(key=lambda token: (-counts[token], token))
         if size is not None:
             kept = kept[: max(size - len(SPECIAL), 0)]

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+MANY = 2**53  # up to here a float holds every integer
+
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+# What the numbers of options may be, both ends included; and what the others may.
+RANGES: dict[str, tuple[float, float]] = {
+    "batch_size": (1, 2**31), "bptt": (1, 2**31), "epochs": (1, MANY), "lr": (0, math.inf), "warmup": (0, MANY),
+    "clip": (0, math.inf), "dropout": (0, 0.99), "weight_decay": (0, math.inf), "time_seconds": (0, math.inf),
+    "patience": (1, MANY), "valid_interval": (1, MANY), "seed": (0, 2**63 - 1),
+}  # fmt: skip
+CHOICES = {
+    "optimizer": ("adamw", "sgd"), "schedule": ("cosine", "plateau", "constant"), "clip_mode": ("norm", "value"),
+    "initial_state": ("zeros", "random"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,10 @@ class TrainingOptions:
             ValueError: fields are missing, unknown, of the wrong type or out of range.
         """
         check_fields(cls, values, "training options")
-        if min(values["batch_size"], 1 if values["bptt"] is None else values["bptt"], values["valid_interval"]) < 1:
-            raise ValueError("its training options are out of range")
+        check_ranges(values, RANGES, "training options")
+        for name, choices in CHOICES.items():
+            if values[name] not in choices:
+                raise ValueError(f"its training options are out of range ({name})")
         return cls(**values)
 
 
@@ -71,3 +88,15 @@ def check_fields(kind: type[Any], values: Mapping[str, Any], what: str) -> None:
             continue
         if not isinstance(value, KINDS[name]) or (isinstance(value, bool) and name != "bool"):
             raise ValueError(f"its {what} are malformed ({field.name})")
+
+
+def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]], what: str) -> None:
+    """See that numbers are finite and lie where they may; those that are None pass.
+
+    Raises:
+        ValueError: half a line.
+    """
+    for name, (least, most) in ranges.items():
+        value = values[name]
+        if value is not None and not (least <= value <= most and math.isfinite(value)):
+            raise ValueError(f"its {what} are out of range ({name})")

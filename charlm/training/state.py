@@ -5,6 +5,7 @@ Nothing random is kept: every draw follows from the seed and the number of the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +15,15 @@ from numpy.typing import NDArray
 
 from charlm.models.parameters import Array, Parameters
 from charlm.training.optimiser import Optimiser
-from charlm.training.options import check_fields
+from charlm.training.options import MANY, check_fields, check_ranges
+
+COUNT, ANY = (0, MANY), (-math.inf, math.inf)
+WINDOW_RANGES = {"loss_nats": ANY, "tokens": COUNT, "steps": COUNT, "clipped": COUNT}
+RANGES = {
+    **dict.fromkeys(("step", "epoch", "chunk", "tokens", "halvings", "rollbacks", "best_step", "unimproved"), COUNT),
+    **dict.fromkeys(("best_nats", "best_error", "first_nats", "smoothed_nats", "lr", "grad_norm"), ANY),
+    "seconds": (0, math.inf), "rollback_factor": (0, 1),
+}  # fmt: skip
 
 
 @dataclass
@@ -79,7 +88,7 @@ class Progress:
         """The reverse of `to_json`.
 
         Raises:
-            ValueError: fields are missing, unknown, or of the wrong type.
+            ValueError: fields are missing, unknown, of the wrong type or out of range.
         """
         check_fields(cls, values, "numbers")
         windows = {}
@@ -87,10 +96,18 @@ class Progress:
             if not isinstance(values[name], dict):
                 raise ValueError(f"its numbers are malformed ({name})")
             check_fields(Window, values[name], "numbers")
+            check_ranges(values[name], WINDOW_RANGES, "numbers")
             windows[name] = Window(**values[name])
         if not isinstance(values["history"], list) or not all(isinstance(one, dict) for one in values["history"]):
             raise ValueError("its numbers are malformed (history)")
+        if not all(value is None or _is_number(value) for one in values["history"] for value in one.values()):
+            raise ValueError("its numbers are malformed (history)")
+        check_ranges(values, RANGES, "numbers")
         return cls(**{**values, **windows})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import beam
-from charlm.errors import CheckpointError
 from charlm.text.vocabulary import EOS_ID, UNK_ID
+from charlm.workflows.finite import NotFiniteError, require_numbers
 
 Ids = NDArray[np.int32]
 Nats = NDArray[np.float64]
@@ -86,8 +86,9 @@ class Beams:
             (R',). None when all searches have ended.
 
         Raises:
-            CheckpointError: a probability is no number.
+            NotFiniteError: a probability is no number.
         """
+        require_numbers(log_probs)
         may_end = self._can_end and self._length >= self._shortest
         if may_end and not self._end_competes:
             unfinished = self._rows >= 0
@@ -107,7 +108,7 @@ class Beams:
         allowed[UNK_ID], allowed[EOS_ID] = self._allow_unk, with_end
         totals, places = np.empty_like(self._scores), np.zeros_like(self._rows)
         if not beam.extend(log_probs, self._scores, self._rows, allowed, totals, places):
-            raise not_a_number()
+            raise NotFiniteError
         return totals, *np.divmod(places, log_probs.shape[1])
 
     def _go_on(self, totals: Nats, parents: Rows, tokens: Rows, going: NDArray[np.bool_]) -> tuple[Rows, Ids]:
@@ -145,14 +146,14 @@ class Beams:
         """Of each search at most ``best``, the likeliest first, by total log probability: not divided by length.
 
         Those that the length cut short come last, and only where too few are finished.
+
+        Raises:
+            NotFiniteError: none is possible.
         """
         result = []
         for finished, cut_short in zip(self._finished, self._cut_short, strict=True):
             seen = [found.ids for found in finished]
             result.append((finished + [one for one in cut_short if one.ids not in seen])[: self._best])
+            if not result[-1]:
+                raise NotFiniteError
         return result
-
-
-def not_a_number() -> CheckpointError:
-    """What to raise when a probability is a NaN."""
-    return CheckpointError("the model's probabilities are not numbers (NaN); train it again, with a lower --lr")

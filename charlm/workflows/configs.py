@@ -13,8 +13,8 @@ from charlm.engine import cells
 from charlm.errors import CheckpointError
 
 LARGEST_SIZE = 1 << 20  # of a layer; beyond it a header is damaged or hostile
+MOST_LAYERS = 64  # each has arrays of its own: the names of a million would fill the memory before any is missed
 MAY_BE_ZERO = ("labels", "char_features", "source_embedding_size")
-
 
 C = TypeVar("C")
 
@@ -43,8 +43,8 @@ def read_config(
         raise CheckpointError(f"{damaged} (fields {', '.join(sorted(set(values) ^ set(names)))}); use another copy")
     kinds = {"int": int, "str": str, "bool": bool}
     for name, type_name in names.items():
-        value, least = values[name], 0 if name in MAY_BE_ZERO else 1
-        if type(value) is not kinds[type_name] or (type(value) is int and not least <= value <= LARGEST_SIZE):
+        value = values[name]
+        if type(value) is not kinds[type_name] or (type(value) is int and value not in _bounds(name)):
             raise CheckpointError(f"{damaged} ({name} is {value!r:.40}); use another copy")
     if values["cell"] not in cells.names():
         raise CheckpointError(f"{damaged} (cell {values['cell']!r:.40} is not one of {', '.join(cells.names())})")
@@ -54,4 +54,12 @@ def read_config(
         if values[name] != size:
             noun = "vocabulary" if name.endswith("vocabulary_size") else name.replace("_", " ")
             raise CheckpointError(f"{damaged} ({noun} of {size}, not {values[name]})")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:  # what only the model itself knows
+        raise CheckpointError(f"{damaged} ({error}); use another copy") from None
+
+
+def _bounds(name: str) -> range:
+    """What a size may be."""
+    return range(0 if name in MAY_BE_ZERO else 1, (MOST_LAYERS if name == "num_layers" else LARGEST_SIZE) + 1)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from charlm.engine.decode import Rule
 from charlm.text.vocabulary import EOS_ID, UNK_ID
-from charlm.workflows.beams import Beams, Hypothesis, not_a_number
+from charlm.workflows.beams import Beams, Hypothesis
+from charlm.workflows.finite import NotFiniteError
 
 Ids = NDArray[np.int32]
 State = NDArray[Any]  # (L, S, N, H): the rows of a batch are its third axis
@@ -133,8 +134,8 @@ class Drawing:
         for token, token_nats in zip(tokens, nats, strict=True):
             if token < 0:
                 return
-            if math.isnan(token_nats):
-                raise not_a_number()
+            if not math.isfinite(token_nats):
+                raise NotFiniteError
             self.log_prob_nats += token_nats
             self.is_ended = token == EOS_ID
             if not self.is_ended:

@@ -26,6 +26,8 @@ from charlm.text.corpus import load
 from charlm.text.histories import Histories
 from charlm.text.readers import STDIN, display_name
 from charlm.training import defaults
+from charlm.training.options import CHOICES, MANY
+from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.label_side import first_input
 from charlm.workflows.model_files import load_model
 from charlm.workflows.model_tokens import read_tokens
@@ -303,13 +305,17 @@ def _measure(network: _Network, steps: int, request: GradientsRequest, on_tokens
         found.append(gradient_norms(model, window.inputs, window.targets, state, steps))
         on_tokens(window.targets.size)
     layers = np.concatenate(found, axis=1)  # (K + 1, positions, L)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.square(layers).sum(axis=2)).mean(axis=1)
+    with naming(network.path or network.name):
+        require_finite(norms)
     return Curve(
         name=network.name,
         model=network.path,
         config=model.config,
         parameters=model.parameters.count,
         positions=places.size,
-        norms=np.sqrt(np.square(layers).sum(axis=2)).mean(axis=1),
+        norms=norms,
         layers=np.ascontiguousarray(layers.mean(axis=1).T),
         clipping=network.clipping,
     )
@@ -326,14 +332,17 @@ def clipping(header: dict[str, Any]) -> Clipping | None:
     steps, clipped, is_told = 0, 0.0, True
     for record in history if isinstance(history, list) else []:
         step, share = (record.get("step"), record.get("clipped")) if isinstance(record, dict) else (None, None)
-        if not isinstance(step, int) or not isinstance(share, (int, float)):
-            is_told = False
-            steps = step if isinstance(step, int) else steps
+        if not isinstance(step, int) or not steps <= step <= MANY:
+            is_told = False  # nothing that a training would have written
             continue
-        clipped += share * (step - steps)
+        if isinstance(share, (int, float)) and 0 <= share <= 1:
+            clipped += share * (step - steps)
+        else:
+            is_told = False
         steps = step
     share = clipped / steps if is_told and steps else None
-    return Clipping(float(options["clip"]), str(options.get("clip_mode", "norm")), steps, share)
+    mode = options.get("clip_mode")
+    return Clipping(float(options["clip"]), mode if mode in CHOICES["clip_mode"] else "norm", steps, share)
 
 
 def _finite(values: Norms) -> list[float | None]:

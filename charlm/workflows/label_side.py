@@ -16,7 +16,6 @@ from charlm.errors import CheckpointError, UsageError
 from charlm.text.labels import Labels
 from charlm.text.vocabulary import Vocabulary
 
-SEPARATORS = "\t\n\r"  # what no label of a ``label<TAB>text`` line holds
 LARGEST_COUNT = 2**53  # up to here a float holds every integer
 
 
@@ -49,9 +48,6 @@ class LabelSide:
         names, counts = (checkpoint.require(header, key, list, path) for key in ("labels", "label_counts"))
         try:
             side = cls(Labels.from_names(names), tuple(counts))
-            if any(separator in name for name in side.labels.names for separator in SEPARATORS):
-                raise ValueError("a label holds a tab or a line break")
-            "".join(side.labels.names).encode()  # half a surrogate pair could not be printed, and is a ValueError
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; {checkpoint.REPLACE}") from None
         return side

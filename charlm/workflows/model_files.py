@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from charlm import checkpoint
 from charlm.engine.threads import Team, available_cores
 from charlm.errors import CheckpointError
-from charlm.models.language_model import SOFTMAXES, LanguageModel, LanguageModelConfig
+from charlm.models.language_model import LEAST_SYMBOLS, SOFTMAXES, LanguageModel, LanguageModelConfig
 from charlm.text.labels import Labels
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
@@ -54,9 +56,22 @@ def model_config(header: dict[str, Any], vocabulary: Vocabulary, path: str | Pat
         raise CheckpointError(f"{damaged} (names of {named} labels, not {config.labels})")
     if config.softmax not in SOFTMAXES or (config.softmax == "adaptive" and config.tie_weights):
         raise CheckpointError(f"{damaged} (softmax {config.softmax!r:.40}); use another copy")
+    if config.vocabulary_size < LEAST_SYMBOLS[config.softmax]:
+        what = f"a vocabulary of {config.vocabulary_size} for a softmax of {LEAST_SYMBOLS[config.softmax]} or more"
+        raise CheckpointError(f"{damaged} ({what}); use another copy")
     if config.tie_weights and config.embedding_size != config.hidden_size:
         raise CheckpointError(f"{damaged} (tied weights of different sizes); use another copy")
     return config
+
+
+def check_weights(arrays: checkpoint.Arrays, path: str | Path) -> None:
+    """CheckpointError unless all of a model's arrays are of the type that it is trained in.
+
+    Kernels are compiled for the type of what they get: of integers they would make something, but no language model.
+    """
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise CheckpointError(f"{path}: array {name!r} is of {array.dtype}, not float32; {checkpoint.REPLACE}")
 
 
 def load_model(path: str | Path, threads: int | None = None) -> LoadedModel:
@@ -76,6 +91,7 @@ def load_model(path: str | Path, threads: int | None = None) -> LoadedModel:
     if side is not None and (tokenizer.sequence != "line" or tokenizer.level == "byte"):
         raise CheckpointError(f"{path}: labels of what is no line of characters or words; {checkpoint.REPLACE}")
     checkpoint.check_arrays(loaded.arrays, config.shapes(), path)
-    model = LanguageModel(config, Team(threads or available_cores()), loaded.arrays["embedding"].dtype)
+    check_weights(loaded.arrays, path)
+    model = LanguageModel(config, Team(threads or available_cores()))
     model.parameters.assign(loaded.arrays)
     return LoadedModel(model, vocabulary, tokenizer, loaded.header, str(path), side)

@@ -21,6 +21,7 @@ from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary
 from charlm.workflows.decoding import Drawing, Ids, NextToken, Start, Truncation, beam_search, draw_sequences
+from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.label_side import first_input
 
 ATTEMPTS = 100  # draws of one sample that --novel may refuse
@@ -236,6 +237,7 @@ def sample(
     tokenizer: Tokenizer,
     options: SampleOptions,
     labels: Labels | None = None,
+    path: str = "the model",
 ) -> Iterator[Piece | Sample]:
     """Draw texts.
 
@@ -243,6 +245,7 @@ def sample(
 
     Args:
         labels: those of which the model is given one; None for a model without.
+        path: what a message calls the model.
 
     Yields:
         Each sample when it and all before it are finished. A single one that is drawn without ``novel`` and
@@ -260,23 +263,26 @@ def sample(
     known = None
     if options.novel is not None:
         known = KnownSequences(options.novel, vocabulary, tokenizer, labelled=labels is not None)
-    start, prompt_nats = _read(model, prompt.ids, first_id)
+    with naming(path):
+        start, prompt_nats = _read(model, prompt.ids, first_id)
     label = None if labels is None else labels.names[first_id - vocabulary.start_id - 1]
     texts = _Texts(vocabulary, tokenizer, prompt, prompt_nats, label)
     if options.beam is None:
-        yield from _draw(model, start, options, texts, known)
+        with naming(path):
+            yield from _draw(model, start, options, texts, known)
         return
-    found = beam_search(
-        model,
-        start,
-        width=options.beam,
-        best=options.count,
-        max_length=options.max_length or texts.default_length,
-        shortest=texts.shortest,
-        # The end of a whole file right at its begin is likelier than any text of some length.
-        can_end=tokenizer.sequence != "file",
-        allow_unk=options.allow_unk,
-    )
+    with naming(path):
+        found = beam_search(
+            model,
+            start,
+            width=options.beam,
+            best=options.count,
+            max_length=options.max_length or texts.default_length,
+            shortest=texts.shortest,
+            # The end of a whole file right at its begin is likelier than any text of some length.
+            can_end=tokenizer.sequence != "file",
+            allow_unk=options.allow_unk,
+        )
     for index, hypothesis in enumerate(found):
         yield texts.sample(index, hypothesis.ids, hypothesis.log_prob_nats, hypothesis.is_finished)
 
@@ -367,5 +373,6 @@ def _read(model: NextToken, ids: Ids, first_id: int) -> tuple[Start, float]:
         log_prob_nats += float(
             model.log_probs(inputs[begin : begin + targets.size].reshape(-1, 1), targets, state).sum()
         )
+    require_finite(log_prob_nats)
     state, log_probs = model.step(state, inputs[-1:])
     return Start(state, log_probs), log_prob_nats

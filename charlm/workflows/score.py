@@ -17,6 +17,7 @@ from charlm.text.readers import display_name, read_blocks
 from charlm.text.tokenizer import NEWLINE
 from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS, EOS_ID
+from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.label_scoring import EVERY_LABEL, Mixture, PriorName
 from charlm.workflows.label_side import first_input
 from charlm.workflows.model_files import LoadedModel
@@ -53,6 +54,7 @@ class Scorer:
 
     Raises:
         InputError: the model does not know the label.
+        CheckpointError: what the model gives is no number; raised where it is asked.
         UsageError: a label is missing, or not for this model; or a prior is not for this label.
     """
 
@@ -68,6 +70,7 @@ class Scorer:
     ) -> None:
         self.summary = Summary()
         self._model, self._vocabulary, self._tokenizer = loaded.model, loaded.vocabulary, loaded.tokenizer
+        self._path = loaded.path
         self._set_label(loaded, label, prior)
         self._on_unknown, self._exclude = on_unknown, exclude_unknowns
         corpus = loaded.header.get("corpus")
@@ -190,7 +193,9 @@ class Scorer:
             text = replace(text, ids=text.ids[:-1])  # what follows the last newline has none of its own
             self._check(path, text, columns)
             kept = self._kept(text)
-            self._count(text, _spread(sequence.score(text.ids[kept]), kept), kept)
+            nats = sequence.score(text.ids[kept])
+            self._require_finite(nats)
+            self._count(text, _spread(nats, kept), kept)
             summary.characters += len(block)
             # A word of a text of bytes may go on from one piece to the next.
             summary.words += self._count_words(block) - (self._count_words(last) & self._count_words(block[0]))
@@ -199,7 +204,9 @@ class Scorer:
             last = block[-1]
             yield len(lines) - 1
         if last:
-            summary.log_prob_nats += float(sequence.score(np.array([EOS_ID], np.int32))[0])
+            nats = sequence.score(np.array([EOS_ID], np.int32))
+            self._require_finite(nats)
+            summary.log_prob_nats += float(nats[0])
             summary.tokens += 1
             summary.sentences += 1
             summary.characters += last != NEWLINE
@@ -214,6 +221,7 @@ class Scorer:
             nats = score_sequences(self._model, self._vocabulary.size, ids, kept_ends, self._first_id)
         else:
             nats, label_nats, posteriors = self._mixture.score(ids, kept_ends)
+        self._require_finite(nats)
         log_probs = _spread(nats, kept)
         self._count(text, log_probs, kept)
         summary = self.summary
@@ -222,6 +230,10 @@ class Scorer:
         summary.characters += sum(map(len, text.lines)) + len(text.lines)
         summary.words += self._count_words(NEWLINE.join(text.lines))
         return _Scores(log_probs, kept, label_nats, posteriors)
+
+    def _require_finite(self, nats: Nats) -> None:
+        with naming(self._path):
+            require_finite(nats)
 
     def _kept(self, text: Text) -> Mask:
         """Which tokens are not skipped, (M,)."""

@@ -16,7 +16,7 @@ from charlm.text.corpus import Corpus, load
 from charlm.text.readers import STDIN, read_lines
 from charlm.text.spool import array_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
-from charlm.text.vocabulary import EOS, EOS_ID, UNK, Vocabulary
+from charlm.text.vocabulary import EOS, EOS_ID, LONGEST_SYMBOL, UNK, Vocabulary
 from charlm.workflows.text_side import text_side
 
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
@@ -117,12 +117,18 @@ def read_vocabulary(path: str, options: TextOptions) -> tuple[Tokenizer, Vocabul
         raise UsageError("--vocab gives the vocabulary as it is; leave out --min-count and --vocab-size")
     if token_file.is_token_file(path):
         corpus = token_file.read(path)
-        return _with_options(corpus.tokenizer, options), corpus.vocabulary
-    if _is_model(path):
-        vocabulary, tokenizer = text_side(checkpoint.load(path).header, path)
-        return _with_options(tokenizer, options), vocabulary
-    tokenizer = options.tokenizer()
-    return tokenizer, _listed_vocabulary(path, tokenizer)
+        stored, vocabulary = corpus.tokenizer, corpus.vocabulary
+    elif _is_model(path):
+        vocabulary, stored = text_side(checkpoint.load(path).header, path)
+    else:
+        tokenizer = options.tokenizer()
+        return tokenizer, _listed_vocabulary(path, tokenizer)
+    tokenizer = _with_options(stored, options)
+    try:
+        tokenizer.check_symbols(vocabulary.symbols)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; leave out --level {tokenizer.level}") from None
+    return tokenizer, vocabulary
 
 
 def _is_model(path: str) -> bool:
@@ -155,6 +161,11 @@ def _listed_vocabulary(path: str, tokenizer: Tokenizer) -> Vocabulary:
             raise InputError(
                 f"{path}, line {number}: {line!r} is not a token at --level {tokenizer.level}; "
                 r"a list of symbols has one a line, and \n for the newline"
+            )
+        if len(symbol) > LONGEST_SYMBOL:
+            raise InputError(
+                f"{path}, line {number}: has {len(symbol):,} characters, more than the {LONGEST_SYMBOL:,} that a token "
+                "of a vocabulary may have; a list of symbols has one a line"
             )
         if symbol in lines:
             raise InputError(f"{path}, line {number}: {line!r} stands in line {lines[symbol]} already")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -10,12 +11,13 @@ from typing import Any
 from charlm import checkpoint
 from charlm.errors import CheckpointError, UsageError
 from charlm.training import defaults
-from charlm.training.options import TrainingOptions
+from charlm.training.options import RANGES, TrainingOptions
+from charlm.workflows.model_files import check_weights
 from charlm.workflows.task_names import NOUNS, task_of
 from charlm.workflows.tasks.find import MATERIALS
 from charlm.workflows.tasks.material import Material
 from charlm.workflows.tasks.reading import Reading
-from charlm.workflows.train_request import TrainRequest, changed, refuse_others, resume_path
+from charlm.workflows.train_request import TrainRequest, changed, option_name, refuse_others, resume_path
 from charlm.workflows.trained import CONFIGS, load_trained
 
 TRAINING_STATE = "training-state"
@@ -107,9 +109,12 @@ class Plan:
         self.chosen |= {name: choice for name, choice in suggested.items() if name not in given}
         derived = {name: value for name, (value, _) in suggested.items()}
         values: dict[str, Any] = {"epochs": None, "bptt": None, **defaults.FIXED, **derived, **given}
-        config = material.config({name: values[name] for name in material.model_options})
+        if self.origin is not None:
+            config = self.origin.model.config  # also what no option says
+        else:
+            config = material.config({name: values[name] for name in material.model_options})
         names = {f.name for f in fields(TrainingOptions)}
-        options = TrainingOptions(**{k: v for k, v in values.items() if k in names})
+        options = _within_range(TrainingOptions(**{k: v for k, v in values.items() if k in names}))
         return self._count_steps(options, given), config
 
     def _count_steps(self, options: TrainingOptions, given: Mapping[str, Any]) -> TrainingOptions:
@@ -137,12 +142,13 @@ class Plan:
         assert self.saved is not None
         path = resume_path(self.request.output)
         config = CONFIGS[self.material.name](self.saved.header, path)
+        check_weights(self.saved.arrays, path)
         parameters = {name: array for name, array in self.saved.arrays.items() if name.startswith("parameters/")}
         checkpoint.check_arrays(parameters, {f"parameters/{name}": s for name, s in config.shapes().items()}, path)
         try:
             options = TrainingOptions.from_json(checkpoint.require(self.saved.header, "training", dict, path))
             if (options.bptt is None) == ("bptt" in self.material.own_options):
-                raise ValueError("its training options are out of range")
+                raise ValueError("its training options are malformed (bptt)")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from None
         began = asdict(options) | config.to_json()
@@ -151,4 +157,14 @@ class Plan:
                 value = min(value, self.material.course(replace(options, batch_size=value)).rows)  # as when it began
             if name in began and name not in CHANGEABLE and value != began[name]:
                 raise changed(name, began[name], value)
-        return replace(options, **{name: given[name] for name in CHANGEABLE if name in given}), config
+        return _within_range(replace(options, **{name: given[name] for name in CHANGEABLE if name in given})), config
+
+
+def _within_range(options: TrainingOptions) -> TrainingOptions:
+    """The options; UsageError for one so large that a state with it could not be read."""
+    for name, (_, most) in RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not (value <= most and math.isfinite(value)):
+            remedy = "leave it out" if math.isinf(most) else f"give {most:,} or less"
+            raise UsageError(f"{option_name(name)} {value}: is too large; {remedy}")
+    return options

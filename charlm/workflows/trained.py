@@ -15,7 +15,7 @@ from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.models.tagger import Tagger, TaggerConfig
 from charlm.models.transducer import Transducer, TransducerConfig
 from charlm.workflows.configs import read_config
-from charlm.workflows.model_files import model_config
+from charlm.workflows.model_files import check_weights, model_config
 from charlm.workflows.task_names import task_of
 from charlm.workflows.text_side import lexicon, saved_labels, text_side
 
@@ -85,8 +85,8 @@ def load_trained(path: str | Path, threads: int | None = None) -> Trained:
     task = task_of(loaded.header, path)
     config = CONFIGS[task](loaded.header, path)
     checkpoint.check_arrays(loaded.arrays, config.shapes(), path)
-    dtype = next(iter(loaded.arrays.values())).dtype
-    model = MODELS[task](config, Team(threads or available_cores()), dtype)
+    check_weights(loaded.arrays, path)
+    model = MODELS[task](config, Team(threads or available_cores()))
     model.parameters.assign(loaded.arrays)
     model.changed()
     return Trained(task, model, loaded.header, str(path))

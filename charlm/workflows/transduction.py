@@ -68,7 +68,7 @@ def beam(
         not divided by length. Those cut short by ``longest`` come last, and only where too few are finished.
 
     Raises:
-        CheckpointError: the model's probabilities are no numbers.
+        NotFiniteError: the model's probabilities are no numbers.
     """
     found: list[list[Hypothesis]] = []
     for block in _blocks(sources, max(1, MOST_NUMBERS // (width * model.start_id))):

@@ -21,6 +21,7 @@ from charlm.text.examples import read_labelled
 from charlm.text.labels import some_of
 from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
+from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.text_side import saved_labels
@@ -56,6 +57,8 @@ class LabelPredictor(Predictor):
         result = np.empty((len(texts), self._labels.size))
         for numbers in Buckets(rows.lengths, batch_size=EVALUATION_ROWS).once():
             result[numbers] = np.exp(self.model.log_probs(sequence_batch(rows, numbers, self._text.vocabulary.size)))
+        with naming(self.path):
+            require_finite(result)
         return result
 
     def predict(self, path: str) -> Iterator[list[Labelling]]:

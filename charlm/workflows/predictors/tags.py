@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.errors import CheckpointError
 from charlm.evaluation.entities import names_entities, render_entities, score_entities
 from charlm.text.buckets import Buckets
 from charlm.text.examples import Sentence, read_sentences
@@ -15,8 +14,9 @@ from charlm.text.tagged import number_tokens
 from charlm.training.collections import best_tags
 from charlm.training.collections import sentences as sentence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
+from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
-from charlm.workflows.text_side import lexicon, saved_labels
+from charlm.workflows.text_side import lexicon, saved_labels, text_record
 from charlm.workflows.trained import Trained
 
 
@@ -43,16 +43,9 @@ class TagPredictor(Predictor):
         super().__init__(trained)
         self._lexicon = lexicon(self.header, self.path)
         self._labels = saved_labels(self.header, self.path)
-        record = self.header.get("text")
-        known = record if isinstance(record, dict) else {}
-        self._token_column = self._column(known, "token_column", token_column, 1)
-        self._tag_column = self._column(known, "tag_column", tag_column, 0)
-
-    def _column(self, known: dict[str, Any], name: str, given: int | None, default: int) -> int:
-        column = known.get(name, default) if given is None else given
-        if type(column) is not int or column < 0:
-            raise CheckpointError(f"{self.path}: its {name} is {column!r:.40}; use another copy")
-        return column
+        known = text_record(self.header, self.path) if "text" in self.header else {}
+        self._token_column = known.get("token_column", 1) if token_column is None else token_column
+        self._tag_column = known.get("tag_column", 0) if tag_column is None else tag_column
 
     def tags(self, sentences: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
         """The likeliest tag of each token."""
@@ -61,7 +54,11 @@ class TagPredictor(Predictor):
         lengths, names = tokens.rows.lengths, self._labels.names
         for numbers in Buckets(lengths, batch_size=EVALUATION_ROWS).once():
             batch = sentence_batch(tokens, numbers, self.model.config.char_features)
-            for number, ids in zip(numbers.tolist(), best_tags(self.model.log_probs(batch), batch), strict=True):
+            log_probs = self.model.log_probs(batch)
+            with naming(self.path):  # where there is no token they mean nothing
+                for row, length in enumerate(batch.lengths.tolist()):
+                    require_finite(log_probs[log_probs.shape[0] - length :, row])
+            for number, ids in zip(numbers.tolist(), best_tags(log_probs, batch), strict=True):
                 result[number] = tuple(names[i] for i in ids)
         return result
 

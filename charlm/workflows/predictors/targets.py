@@ -12,6 +12,7 @@ from charlm.text.examples import read_pairs
 from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.beams import Hypothesis
+from charlm.workflows.finite import naming
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.trained import Trained
@@ -49,7 +50,8 @@ class TransducePredictor(Predictor):
         result: list[list[Hypothesis]] = [[]] * int(rows.lengths.size)
         for numbers in Buckets(rows.lengths, batch_size=EVALUATION_ROWS).once():
             sources = sequence_batch(rows, numbers, self._source.vocabulary.size)
-            found = beam(self.model, sources, width=self._width, best=self._best)
+            with naming(self.path):
+                found = beam(self.model, sources, width=self._width, best=self._best)
             for number, hypotheses in zip(numbers.tolist(), found, strict=True):
                 result[number] = hypotheses
         return result

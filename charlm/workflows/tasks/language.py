@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import UsageError
-from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.models.language_model import LEAST_SYMBOLS, LanguageModel, LanguageModelConfig
 from charlm.text.batches import Batches, Chunk, evaluation_chunks
 from charlm.text.corpus import Corpus, load
 from charlm.training import defaults
@@ -85,6 +85,11 @@ class LanguageMaterial(Material):
         check_activation(values)
         labels = 0 if self.side is None else self.side.labels.size
         config = LanguageModelConfig(vocabulary_size=self.train.vocabulary.size, labels=labels, **values)
+        if config.vocabulary_size < LEAST_SYMBOLS[config.softmax]:
+            raise UsageError(
+                f"--softmax {config.softmax} needs {LEAST_SYMBOLS[config.softmax]} symbols, and the text has "
+                f"{config.vocabulary_size}; leave it out"
+            )
         if config.tie_weights and config.softmax == "adaptive":
             raise UsageError("--softmax adaptive has no matrix as large as the embedding: leave out --tie-weights")
         if config.tie_weights and config.embedding_size != config.hidden_size:

@@ -14,7 +14,7 @@ from charlm.text.readers import STDIN
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import Vocabulary
 from charlm.training import defaults
-from charlm.workflows.text_side import saved_labels, text_side
+from charlm.workflows.text_side import saved_labels, text_record, text_side
 from charlm.workflows.tokenize import TextOptions
 from charlm.workflows.train_request import Chosen, TrainRequest, changed, refuse_others, resume_path
 from charlm.workflows.trained import Trained
@@ -87,7 +87,7 @@ class Reading:
     def saved_value(self, name: str, given: Any) -> Any:
         """An option that the training began with; UsageError if another value is given now."""
         assert self.saved is not None
-        values = checkpoint.require(self.saved.header, "text", dict, self._path)
+        values = text_record(self.saved.header, self._path)
         if given is not None and given != values.get(name):
             raise changed(name, values.get(name), given)
         return values.get(name)
@@ -96,7 +96,10 @@ class Reading:
         """An option about the files: as given, else as the training or the model began, else the default."""
         given = getattr(self.request, name)
         if given is None and self.origin is not None:
-            return self.origin.header.get("text", {}).get(name, default)
+            if "text" not in self.origin.header:
+                return default
+            found = text_record(self.origin.header, self.origin.path).get(name)
+            return default if found is None else found
         if self.saved is not None:
             return self.saved_value(name, given)
         return default if given is None else given
@@ -157,7 +160,7 @@ class Reading:
                 self.chosen["valid_frac"] = (0.0, "too few sequences to hold any out")
                 fraction = 0.0
         if self.saved is not None:
-            self.text_record = checkpoint.require(self.saved.header, "text", dict, self._path)
+            self.text_record = text_record(self.saved.header, self._path)
             self._compare(train, valid)
         else:
             # Of --init-from, the limits are those of the vocabulary that it brings.
