@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from charlm import __version__
+from charlm.cli.terminal import say
 from charlm.errors import CharlmError
 
 # In the order in which they are used. The command itself is charlm.cli.<name>.<name>.
@@ -114,7 +115,7 @@ class LazyGroup(click.Group):
                 if ctx.params["debug"]:
                     import traceback
 
-                    click.echo(traceback.format_exc(), err=True, nl=False)
+                    say(traceback.format_exc().rstrip())
                 raise
 
     def main(
@@ -159,10 +160,9 @@ def report(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return 0  # whoever read our output has read enough
     line, code = describe(error)
-    # A file name may hold line breaks or escape sequences; neither may reach the terminal.
-    line = " ".join(part.strip() for part in line.splitlines())
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    click.echo(f"charlm: error: {line}", err=True)
+    # A file name may hold line breaks.
+    line = " ".join(part.strip() for part in line.split("\n"))
+    say(f"charlm: error: {line}")
     return code
 
 
@@ -222,8 +222,23 @@ def main(debug: bool) -> None:
     """Train small recurrent language models on a text, sample from them, score with them."""
 
 
+def _occupy_closed_streams() -> None:
+    """Let nothing be where a standard stream is closed, or the next file to be opened would take its place.
+
+    What is written to the descriptor of stderr, by a library say, would then go into a model.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor that is free: this one
+
+
 def run() -> None:
     """The process that is called ``charlm``: `main`, and what only a process of its own may do."""
+    _occupy_closed_streams()
+    if sys.stdout is not None:  # a help is shown whatever the encoding; results do not go through it
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # charlm's threads are its own. NumPy's library draws the first weights; their bits would depend on its threads.
     for name in BLAS_THREADS:
         os.environ.setdefault(name, "1")

@@ -17,6 +17,7 @@ import click
 
 from charlm.cli.options import SectionedCommand, cell_names, text_options, threads_option
 from charlm.cli.progress import announce_compilation
+from charlm.cli.terminal import Output
 from charlm.cli.training_view import TrainingView
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     from charlm.workflows.tokenize import TextOptions
     from charlm.workflows.train_request import TrainRequest
 
+    output = Output(as_json=True) if as_json else None
     names = SECTIONS["Text"][:6]  # those of `text_options`
     request = TrainRequest(
         text=TextOptions(**{name: given.pop(name) for name in names}),
@@ -215,9 +217,9 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     view = TrainingView(quiet=quiet)
     with view, _Signals(view):
         result = run(request, view)
-    if as_json:
+    if output is not None:
         fields = asdict(result)
-        click.echo(json.dumps({name: fields[name] for name in list(fields)[:9]}))
+        output.write(json.dumps({name: fields[name] for name in list(fields)[:9]}) + "\n")
     view.finished(result, request)
     if result.interrupted:
         sys.exit(128 + view.signal)
