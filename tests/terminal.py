@@ -46,16 +46,18 @@ def run_on_terminal(*arguments: str | int | Path, encoding: str = "utf-8") -> tu
     """Run a command in this process with stdout and stderr on a terminal; its exit code, and what is shown."""
     shown: list[bytes] = []
     before = sys.stdout, sys.stderr
-    with terminal(shown) as follower:
-        sys.stdout = open(follower, "w", encoding=encoding, closefd=False)
-        sys.stderr = open(follower, "w", encoding=encoding, errors="backslashreplace", closefd=False)
+    with (
+        terminal(shown) as follower,
+        open(follower, "w", encoding=encoding, closefd=False) as sys.stdout,
+        open(follower, "w", encoding=encoding, errors="backslashreplace", closefd=False) as sys.stderr,
+    ):
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as end:
             code = end.code
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.close()
+            sys.stdout.flush()
+            sys.stderr.flush()
             sys.stdout, sys.stderr = before
     assert isinstance(code, int)
     return code, text_of(shown)

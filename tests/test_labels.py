@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from charlm.errors import InputError
 from charlm.text.labels import Labels
 
-names = st.text(min_size=1, max_size=5)
+names = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]), min_size=1, max_size=5)
 
 
 def test_ids_follow_frequency_then_code_point() -> None:
@@ -27,10 +27,15 @@ def test_the_order_of_counting_does_not_matter(counts: dict[str, int]) -> None:
     assert [labels.find(name) for name in labels.names] == list(range(labels.size))
 
 
-@pytest.mark.parametrize("value", [None, "ab", ["a", 1], [], ["a", "a"], ["a", ""], {"a": 1}, ("a",)])
+@pytest.mark.parametrize("value", [None, "ab", ["a", 1], [], ["a", "a"], ["a", ""], {"a": 1}, ("a",), ["a\tb"], ["\n"]])
 def test_what_are_no_labels(value: object) -> None:
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="label"):
         Labels.from_names(value)
+
+
+def test_half_a_surrogate_pair_is_no_label() -> None:
+    with pytest.raises(ValueError, match="surrogates"):
+        Labels.from_names(["a", "\ud800"])
 
 
 def test_no_counts() -> None:

@@ -129,7 +129,8 @@ def _stream(
             yield cutter.add(numbering.ids(tokenizer.clean(whole)))
     if not text:
         raise InputError(f"{display_name(path)}: empty; there is nothing to read")
-    if cutter.all_blank:
+    is_any_file = tokenizer.level == "byte" and not by_line  # of which no byte may be lost, blank or not
+    if cutter.all_blank and not is_any_file:
         raise InputError(f"{display_name(path)}: nothing but blank lines; there is nothing to read")
     yield cutter.finish()
 

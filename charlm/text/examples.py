@@ -7,16 +7,17 @@ A stream, not a list: an example from a pipe is given as soon as it has come. In
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from charlm.errors import InputError
+from charlm.text.normal_form import normalize
 from charlm.text.readers import display_name, read_lines
 
 TAB = "\t"
 DOCUMENT_START = "-DOCSTART-"
 LAST = 0  # the number of the last column
+LONGEST_LABEL = 256  # characters; a longer one is a text that happens to hold a tab, and no table would hold it
 
 Observe = Callable[[bytes], object]
 
@@ -88,14 +89,19 @@ def split_label(line: str, name: str, number: int) -> tuple[str, str]:
         number: the line's, from 1.
 
     Raises:
-        InputError: no tab, or no label before it.
+        InputError: no tab, or no label before it, or one that is none for its length.
     """
     label, tab, text = line.partition(TAB)
     if not tab:
         raise InputError(f"{name}: line {number} has no tab; write label<TAB>text")
-    label = unicodedata.normalize("NFC", label.strip())
+    label = normalize("NFC", label.strip())
     if not label:
         raise InputError(f"{name}: line {number} has no label before its tab; write label<TAB>text")
+    if len(label) > LONGEST_LABEL:
+        raise InputError(
+            f"{name}: line {number} has {len(label):,} characters before its tab, too many for a label; "
+            "write label<TAB>text"
+        )
     return label, text
 
 
@@ -184,6 +190,8 @@ class _Columns:
             raise InputError(f"{self._name}: line {number} has a tag without a token; write the token before it")
         if not tag and self._tag is not None:
             raise InputError(f"{self._name}: line {number} has a token without a tag; write O for none")
+        if len(tag) > LONGEST_LABEL:
+            raise InputError(f"{self._name}: line {number} has a tag of {len(tag):,} characters; choose another column")
         return token, tag
 
     def _begin(self, count: int, number: int) -> None:

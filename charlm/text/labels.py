@@ -9,6 +9,7 @@ from functools import cached_property
 
 from charlm.errors import InputError
 
+SEPARATORS = "\t\n\r"  # what no label or tag of a file holds, and would break the lines that are printed
 SHOWN, SOME = 20, 8  # labels that a message lists: all those that there are, or some as examples
 
 
@@ -46,10 +47,13 @@ class Labels:
         """Labels from a file's list.
 
         Raises:
-            ValueError: not a list of distinct strings that are not empty; half a line.
+            ValueError: not a list of distinct strings that are not empty, or one that no text has; half a line.
         """
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("the labels are not a list of strings")
+        if any(separator in name for name in names for separator in SEPARATORS):
+            raise ValueError("a label holds a tab or a line break")
+        "".join(names).encode()  # half a surrogate pair could not be printed, and is a ValueError
         return cls(tuple(names))
 
     @property

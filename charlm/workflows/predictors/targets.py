@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from charlm.errors import UsageError
+from charlm.errors import CheckpointError, UsageError
 from charlm.evaluation.edits import EditScores, score_edits
 from charlm.text.buckets import Buckets, Rows
 from charlm.text.examples import read_pairs
+from charlm.text.labels import SEPARATORS
 from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.beams import Hypothesis
@@ -42,6 +43,8 @@ class TransducePredictor(Predictor):
         self._width, self._best = beam or n_best, n_best
         self._source = self.side()
         self._target = self.side("target_")
+        if any(separator in symbol for symbol in self._target.vocabulary.symbols for separator in SEPARATORS):
+            raise CheckpointError(f"{self.path}: a target's symbol holds a tab or a line break; use another copy")
 
     def _hypotheses(self, rows: Rows) -> list[list[Hypothesis]]:
         """Targets of each source, the likeliest first."""
