@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import cell_names, text_options, threads_option
+from charlm.cli.output import Output, say
 from charlm.cli.progress import announce_compilation, new_bar
-from charlm.cli.terminal import Output, say
 
 if TYPE_CHECKING:
     from charlm.workflows.gradients import Clipping, Gradients

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from charlm import __version__
-from charlm.cli.terminal import say
+from charlm.cli.output import say
 from charlm.errors import CharlmError
 
 # In the order in which they are used. The command itself is charlm.cli.<name>.<name>.
@@ -237,8 +237,6 @@ def _occupy_closed_streams() -> None:
 def run() -> None:
     """The process that is called ``charlm``: `main`, and what only a process of its own may do."""
     _occupy_closed_streams()
-    if sys.stdout is not None:  # a help is shown whatever the encoding; results do not go through it
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # charlm's threads are its own. NumPy's library draws the first weights; their bits would depend on its threads.
     for name in BLAS_THREADS:
         os.environ.setdefault(name, "1")

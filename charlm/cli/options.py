@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from charlm.cli.terminal import say
+from charlm.cli.output import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,7 +97,7 @@ def threads_within_reach(ctx: click.Context, parameter: click.Parameter, threads
 
 
 def raw_option(command: F) -> F:
-    """The option ``--raw``, for commands that print texts; they hand it to ``terminal.Output``."""
+    """The option ``--raw``, for commands that print texts; they hand it to ``output.Output``."""
     help_text = "Print control characters to a terminal as they are, not as \\x1b."
     return click.option("--raw", is_flag=True, help=help_text)(command)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.terminal import is_terminal, say
+from charlm.cli.output import is_terminal, say
 
 
 def new_bar(*, hidden: bool = False, delay: float = 1, **options: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import raw_option, threads_option
+from charlm.cli.output import Output, is_terminal, say
 from charlm.cli.progress import announce_compilation
-from charlm.cli.terminal import Output, is_terminal, say
 
 if TYPE_CHECKING:
     from charlm.text.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import raw_option, threads_option
+from charlm.cli.output import Output, say, tell_who_types
 from charlm.cli.progress import announce_compilation, new_bar
-from charlm.cli.terminal import Output, say, tell_who_types
 from charlm.units import LOG_BASES, from_nats
 
 if TYPE_CHECKING:

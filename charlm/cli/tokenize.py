@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import text_options
+from charlm.cli.output import Output
 from charlm.cli.progress import new_bar
-from charlm.cli.terminal import Output
 
 if TYPE_CHECKING:
     from charlm.text.corpus import Corpus

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import SectionedCommand, cell_names, text_options, threads_option
+from charlm.cli.output import Output
 from charlm.cli.progress import announce_compilation
-from charlm.cli.terminal import Output
 from charlm.cli.training_view import TrainingView
 
 if TYPE_CHECKING:

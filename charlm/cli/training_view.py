@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from charlm.cli.output import say, visible
 from charlm.cli.progress import new_bar
-from charlm.cli.terminal import say, visible
 from charlm.units import nats_to_bits, perplexity
 
 if TYPE_CHECKING:

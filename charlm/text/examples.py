@@ -125,7 +125,12 @@ def read_pairs(path: str, *, observe: Observe | None = None) -> Iterator[Pair]:
 
 
 def read_sentences(
-    path: str, *, token_column: int = 1, tag_column: int | None = LAST, observe: Observe | None = None
+    path: str,
+    *,
+    token_column: int = 1,
+    tag_column: int | None = LAST,
+    observe: Observe | None = None,
+    on_line: Callable[[int], object] = lambda number: None,
 ) -> Iterator[Sentence]:
     """The sentences of a file of CoNLL columns: a token a line, a blank line after each sentence.
 
@@ -137,6 +142,7 @@ def read_sentences(
         token_column: its number, from 1; ``LAST`` (0) for the last.
         tag_column: likewise; None to read tokens alone.
         observe: called with all bytes, unpacked, in order.
+        on_line: called with the number of each line, blank or not, when it is read.
 
     Raises:
         InputError: a line has another number of columns than the first or lacks the token or the tag, or the file
@@ -152,6 +158,7 @@ def read_sentences(
         return Sentence(first, tuple(tokens), tuple(tags), tuple(rows))
 
     for number, line in enumerate(read_lines(path, observe=observe, any_level=False), start=1):
+        on_line(number)
         if line.strip() and not line.startswith(DOCUMENT_START):
             token, tag = columns.split(line, number)
             first = first if tokens else number

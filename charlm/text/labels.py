@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from charlm.errors import InputError
+from charlm.text.unknown import quoted
 
 SEPARATORS = "\t\n\r"  # what no label or tag of a file holds, and would break the lines that are printed
 SHOWN, SOME = 20, 8  # labels that a message lists: all those that there are, or some as examples
@@ -78,7 +79,7 @@ class Labels:
         """
         number = self.find(name)
         if number is None:
-            raise InputError(f"{place}: the {what} {name!r} is unknown to the model; {self._others(name)}")
+            raise InputError(f"{place}: the {what} {quoted(name)} is unknown to the model; {self._others(name)}")
         return number
 
     def missing(self, ids: Iterable[int]) -> list[str]:

@@ -14,6 +14,7 @@ from charlm import checkpoint
 from charlm.errors import CheckpointError, UsageError
 from charlm.text.labels import Labels
 from charlm.text.normal_form import normalize
+from charlm.text.unknown import quoted
 from charlm.text.vocabulary import Vocabulary
 
 LARGEST_COUNT = 2**53  # up to here a float holds every integer
@@ -77,7 +78,7 @@ def first_input(label: str | None, labels: Labels | None, vocabulary: Vocabulary
     """
     if labels is None:
         if label is not None:
-            raise UsageError(f"--label {label!r}: this model was trained without labels; leave it out")
+            raise UsageError(f"--label {quoted(label)}: this model was trained without labels; leave it out")
         return vocabulary.start_id
     if label is None:
         raise UsageError(f"this model writes what a label asks for: give --label; {labels.listing}")

@@ -14,7 +14,6 @@ from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.beams import Hypothesis
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
-from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.trained import Trained
 from charlm.workflows.transduction import beam
 
@@ -64,10 +63,7 @@ class TransducePredictor(Predictor):
             InputError: the text is at fault; the lines before it have been given.
         """
         symbols, join = self._target.vocabulary.symbols, self._target.tokenizer.join
-        number = 0
-        for texts in line_windows(path, self._source.tokenizer.encoding, any_level=False):
-            self.check(path, texts, number, self._source)
-            number += len(texts)
+        for texts in self.texts(path, self._source):
             found = self._hypotheses(self._source.rows(texts))
             yield [
                 Transduction(
