@@ -63,7 +63,7 @@ FILES = [one for one in plain(0, 0) if one.data and one.suffix != ".gz" and not 
 SPECIAL = [b"\x1f\x8b\x08\0abc", b"\n", b" \t\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n\r", b"PK\x03\x04"]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(data=st.binary(min_size=1), block=st.integers(1, 9), fraction=st.sampled_from([0.0, 0.3]))
 @example(data=gzip.compress(b"text", mtime=0), block=9, fraction=0.0)
 def test_bytes_through_tokenize_and_the_readers_of_train_score_and_gradients(
@@ -115,7 +115,7 @@ def test_hostile_texts_through_the_commands(scratch: Path, case: Case) -> None:
     assert spelt([token_file.read(str(scratch / "case.tokens"))]).encode("latin-1") == case.data
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(text=texts, form=st.sampled_from(["none", "nfc"]), block=st.integers(1, 9))
 def test_characters_are_lossless_but_for_their_normal_form(scratch: Path, text: str, form: str, block: int) -> None:
     text = unicodedata.normalize("NFC", text)

@@ -136,12 +136,12 @@ class Runner:
         self.check(case, "tokenize", path, "--vocab", path)
         for options in (("char",), ("char", "--sequence", "paragraph"), ("word", "--sequence", "file"), ("byte",)):
             self._train_and_use(case, path, "--level", *options)
-        given = _lines_of(case)
+        given = lines_of(case)
         for name in ("char", "word", "line", "paragraph"):
             as_bytes = name == "line"
             expected = case.data.decode("latin-1").split("\n") if as_bytes and given is not None else given
-            self.check(case, "score", self.model(name), path, lines=_echoed(expected, 3, as_bytes=as_bytes))
-        self.check(case, "score", self.model("label"), path, "--label", "all", lines=_echoed(given, 5))
+            self.check(case, "score", self.model(name), path, lines=echoed(expected, 3, as_bytes=as_bytes))
+        self.check(case, "score", self.model("label"), path, "--label", "all", lines=echoed(given, 5))
         self.check(case, "score", self.model("label"), path, "--label", "x", "--on-unknown", "skip")
         for options in (
             ("--per", "token"),
@@ -172,8 +172,8 @@ class Runner:
             self._train_and_use(case, path, "--condition", "label")
 
     def _predict(self, case: Case, path: Path) -> None:
-        given = _lines_of(case)
-        self.check(case, "predict", self.model("classify"), path, lines=_echoed(given, 2))
+        given = lines_of(case)
+        self.check(case, "predict", self.model("classify"), path, lines=echoed(given, 2))
         if max(map(len, given or [""])) < 4000:  # a target is up to twice as long as its source
             self.check(case, "predict", self.model("transduce"), path, lines=_counted(given))
             self.check(case, "predict", self.model("transduce"), path, "--json", "--n-best", 2, lines=_counted(given))
@@ -203,7 +203,7 @@ def _kind(arguments: Sequence[object]) -> str:
     return " ".join([str(arguments[0]), *(str(a) for a in arguments[1:] if re.fullmatch("--[a-z-]+", str(a)))][:3])
 
 
-def _lines_of(case: Case) -> list[str] | None:
+def lines_of(case: Case) -> list[str] | None:
     """The lines of a text as a reader should give them, and one of nothing after the last; None if it is none."""
     if case.suffix == ".gz":
         return None
@@ -218,7 +218,7 @@ def _without_rest(lines: list[str]) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _echoed(given: list[str] | None, tabs: int, *, as_bytes: bool = False) -> Callable[[str], str]:
+def echoed(given: list[str] | None, tabs: int, *, as_bytes: bool = False) -> Callable[[str], str]:
     """Whether stdout has a row for each line, with the line itself after so many tabs."""
 
     def wrong(stdout: str) -> str:
