@@ -14,8 +14,8 @@ from tests.faults.text_cases import Case, every_case
 
 CHOSEN = """
 plain turkish, plain escapes, plain separators, plain CESU-8, plain NUL, plain mixed ends, plain only ends,
-plain soup 1, labelled label: escapes, labelled label <unk>, labelled many tabs, pairs two tabs, pairs target: separators,
-columns too many columns, columns tag: escapes
+plain soup 1, labelled label: escapes, labelled label <unk>, labelled many tabs, pairs two tabs,
+pairs target: separators, columns too many columns, columns tag: escapes
 """.replace("\n", " ").strip()
 CASES = {f"{case.kind} {case.name}": case for case in every_case(seed=1, soups=2)}
 

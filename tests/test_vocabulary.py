@@ -95,8 +95,3 @@ def test_encode_then_decode(text: str) -> None:
 @given(st.text(st.characters(codec=None)))
 def test_code_points(text: str) -> None:
     assert code_points(text).tolist() == [ord(c) for c in text]
-
-
-def test_half_a_surrogate_pair_is_no_symbol() -> None:
-    with pytest.raises(ValueError, match="surrogate"):
-        Vocabulary((UNK, EOS, "a\ud800"))

@@ -156,7 +156,7 @@ class _Characters:
                 self._table[ord(character)] = len(self.symbols)
                 self.symbols.append(character)
             self._visible = np.append(self._visible, [not self._is_space(character) for character in found])
-            ids = self._table[codes]
+            np.take(self._table, codes, out=ids, mode="clip")  # in place: a line may be long
         return ids
 
     def visible(self, ids: NDArray[np.int32]) -> NDArray[np.bool_]:

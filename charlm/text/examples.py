@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from charlm.errors import InputError
+from charlm.text.labels import LONGEST_LABEL
 from charlm.text.normal_form import normalize
 from charlm.text.readers import display_name, read_lines
 
 TAB = "\t"
 DOCUMENT_START = "-DOCSTART-"
 LAST = 0  # the number of the last column
-LONGEST_LABEL = 256  # characters; a longer one is a text that happens to hold a tab, and no table would hold it
 
 Observe = Callable[[bytes], object]
 
@@ -89,7 +89,7 @@ def split_label(line: str, name: str, number: int) -> tuple[str, str]:
         number: the line's, from 1.
 
     Raises:
-        InputError: no tab, or no label before it, or one that is none for its length.
+        InputError: no tab, or no label before it, or one that is far too long.
     """
     label, tab, text = line.partition(TAB)
     if not tab:
@@ -98,10 +98,8 @@ def split_label(line: str, name: str, number: int) -> tuple[str, str]:
     if not label:
         raise InputError(f"{name}: line {number} has no label before its tab; write label<TAB>text")
     if len(label) > LONGEST_LABEL:
-        raise InputError(
-            f"{name}: line {number} has {len(label):,} characters before its tab, too many for a label; "
-            "write label<TAB>text"
-        )
+        size = f"{len(label):,} characters before its tab, a label has {LONGEST_LABEL:,} at the most"
+        raise InputError(f"{name}: line {number} has {size}; write label<TAB>text")
     return label, text
 
 
@@ -198,7 +196,8 @@ class _Columns:
         if not tag and self._tag is not None:
             raise InputError(f"{self._name}: line {number} has a token without a tag; write O for none")
         if len(tag) > LONGEST_LABEL:
-            raise InputError(f"{self._name}: line {number} has a tag of {len(tag):,} characters; choose another column")
+            size = f"a tag of {len(tag):,} characters, {LONGEST_LABEL:,} are allowed"
+            raise InputError(f"{self._name}: line {number} has {size}; choose another column")
         return token, tag
 
     def _begin(self, count: int, number: int) -> None:

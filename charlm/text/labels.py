@@ -10,7 +10,8 @@ from functools import cached_property
 from charlm.errors import InputError
 from charlm.text.unknown import quoted
 
-SEPARATORS = "\t\n\r"  # what no label or tag of a file holds, and would break the lines that are printed
+LONGEST_LABEL = 1000  # characters
+SEPARATORS = "\t\n\r"  # what no label or tag of a line can hold
 SHOWN, SOME = 20, 8  # labels that a message lists: all those that there are, or some as examples
 
 
@@ -48,12 +49,14 @@ class Labels:
         """Labels from a file's list.
 
         Raises:
-            ValueError: not a list of distinct strings that are not empty, or one that no text has; half a line.
+            ValueError: not a list of distinct strings that are not empty and could stand in a line; half a line.
         """
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("the labels are not a list of strings")
         if any(separator in name for name in names for separator in SEPARATORS):
             raise ValueError("a label holds a tab or a line break")
+        if any(len(name) > LONGEST_LABEL for name in names):
+            raise ValueError(f"a label has more than {LONGEST_LABEL:,} characters")
         "".join(names).encode()  # half a surrogate pair could not be printed, and is a ValueError
         return cls(tuple(names))
 

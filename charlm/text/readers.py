@@ -132,8 +132,10 @@ def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
         for block in blocks:
             cut = 1 + max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in ends)
             if cut:
-                yield b"".join([*held, block[:cut]])
-                held = []
+                whole = b"".join([*held, block[:cut]])
+                held = []  # before others work on it: a line may be long
+                yield whole
+                del whole
             if cut < len(block):
                 held.append(block[cut:])
     except InputError:
@@ -142,7 +144,9 @@ def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
             yield rest[:cut]
         raise
     if held:
-        yield b"".join(held)
+        whole = b"".join(held)
+        held = []
+        yield whole
 
 
 def _decode_utf8(name: str, blocks: Iterator[bytes], any_level: bool) -> Iterator[str]:
@@ -172,12 +176,13 @@ def _decode_utf8(name: str, blocks: Iterator[bytes], any_level: bool) -> Iterato
         text = _unix_lines(text)
         if fault:
             text = text[: text.rfind("\n") + 1]
+        offset_bytes += len(data)
+        lines_before += text.count("\n")
+        del data  # a line may be long, and others now work on its text
         if text:
             yield text
         if fault:
             raise InputError(f"{name}: {fault}")
-        offset_bytes += len(data)
-        lines_before += text.count("\n")
 
 
 def _place(data: bytes, index: int, offset_bytes: int, lines_before: int) -> str:

@@ -36,7 +36,7 @@ class Vocabulary:
         symbols: each id's symbol, beginning with the two special ones.
 
     Raises:
-        ValueError: the special symbols are not in place, or a symbol is empty, there twice, or no text.
+        ValueError: the special symbols are not in place, or a symbol is empty or there twice.
     """
 
     symbols: tuple[str, ...]
@@ -46,10 +46,6 @@ class Vocabulary:
             raise ValueError(f"a vocabulary begins with {UNK} and {EOS}")
         if len(self._index) != self.size or "" in self._index:
             raise ValueError("the vocabulary holds a symbol twice, or an empty one")
-        try:
-            "".join(self.symbols).encode()
-        except UnicodeEncodeError:
-            raise ValueError("the vocabulary holds half a surrogate pair, which is in no text") from None
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], min_count: int = 1, size: int | None = None) -> Vocabulary:
