@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from charlm.errors import InputError
+from charlm.text.corpus import load
 from charlm.text.tokenizer import Tokenizer
 from charlm.workflows import long_lines
 from charlm.workflows.long_lines import LongLine, long_ones_apart
@@ -60,7 +61,7 @@ def test_pieces_give_the_same_numbers(
 
     whole = score()
     monkeypatch.setattr(long_lines, "LONG_LINE", 30)
-    monkeypatch.setattr(long_lines, "PIECE", 7)
+    monkeypatch.setattr("charlm.text.pieces.PIECE", 7)
     columns, numbers = score()
     assert columns == whole[0]
     np.testing.assert_allclose(numbers, whole[1], rtol=1e-5, atol=1e-5)
@@ -81,12 +82,12 @@ def test_an_unknown_token_is_found_at_its_place(
     whole = message()
     assert "at line 2, column 6 " in whole
     monkeypatch.setattr(long_lines, "LONG_LINE", 30)
-    monkeypatch.setattr(long_lines, "PIECE", 3)
+    monkeypatch.setattr("charlm.text.pieces.PIECE", 3)
     assert message() == whole
 
 
 def test_pieces_cut_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_lines, "PIECE", 4)
+    monkeypatch.setattr("charlm.text.pieces.PIECE", 4)
     line = LongLine("abcdefg hi  jk l mnopq", 1)
     pieces = list(line.pieces(Tokenizer("word")))
     assert "".join(piece for piece, _ in pieces) == line.text
@@ -99,3 +100,20 @@ def test_long_lines_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_lines, "LONG_LINE", 2)
     assert list(long_ones_apart(["a", "b", "ccc", "d", "eee", "fff"])) == [["a", "b"], ["ccc"], ["d"], ["eee"], ["fff"]]
     assert list(long_ones_apart(["", ""])) == [["", ""]]
+
+
+@pytest.mark.parametrize("level", ["char", "word", "byte"])
+@pytest.mark.parametrize("sequence", ["line", "paragraph", "file"])
+def test_a_long_line_is_numbered_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, sequence: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_text("".join(f"{line}\n" for line in LINES))
+    tokenizer = Tokenizer.from_options(level, sequence)
+    whole, _ = load([str(path)], tokenizer)
+    monkeypatch.setattr("charlm.text.pieces.PIECE", 3)
+    monkeypatch.setattr("charlm.text.spool.BLOCK_TOKENS", 4)
+    again, _ = load([str(path)], tokenizer)
+    assert again.vocabulary == whole.vocabulary
+    assert again.counts == whole.counts
+    assert again.tokens.tolist() == whole.tokens.tolist()

@@ -39,7 +39,8 @@ Examples:
   echo "ada lovelace" | charlm score names.npz -  the same in a pipeline
 
 \b
-Results go to stdout, progress and messages to stderr; "-" is stdin or stdout.
+Results go to stdout, progress and messages to stderr; "-" is stdin or stdout. Texts are UTF-8
+whatever the locale; what a terminal would obey in them, it shows as \\x1b instead.
 Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 130 interrupted.
 """
 

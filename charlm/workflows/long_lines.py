@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from charlm.text.pieces import pieces
 from charlm.text.tokenizer import Tokenizer
 
 LONG_LINE = 1 << 20  # characters; the tokens of a shorter one are in memory together
-PIECE = 1 << 18  # characters, about
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,10 @@ class LongLine:
     def pieces(self, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:
         """The cleaned line in pieces, none of which cuts a token, and whether each is the last."""
         cleaned = tokenizer.clean(self.text)
-        space = re.compile(r"\s")
-        begin = 0
-        while begin < len(cleaned):
-            end = min(begin + PIECE, len(cleaned))
-            if tokenizer.level == "word":
-                found = space.search(cleaned, end)
-                end = found.start() if found else len(cleaned)
-            yield cleaned[begin:end], end == len(cleaned)
-            begin = end
+        done = 0
+        for piece in pieces(cleaned, whole_words=tokenizer.level == "word"):
+            done += len(piece)
+            yield piece, done == len(cleaned)
 
 
 def is_long(line: str) -> bool:
