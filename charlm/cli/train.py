@@ -202,7 +202,8 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     from charlm.workflows.tokenize import TextOptions
     from charlm.workflows.train_request import TrainRequest
 
-    output = Output(as_json=True) if as_json else None
+    # The model is the result: where stdout is closed, it is made all the same.
+    output = Output(as_json=True) if as_json and sys.stdout is not None else None
     names = SECTIONS["Text"][:6]  # those of `text_options`
     request = TrainRequest(
         text=TextOptions(**{name: given.pop(name) for name in names}),

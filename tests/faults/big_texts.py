@@ -42,7 +42,7 @@ TEXTS: dict[str, Callable[[], Iterable[bytes]]] = {
 }
 # A command, its text, and the most memory that it may take, MB.
 COMMANDS = [
-    ("tokenize line", 800), ("tokenize line --level word", 800), ("tokenize line --level byte", 500),
+    ("tokenize line", 1200), ("tokenize line --level word", 600), ("tokenize line --level byte", 200),
     ("tokenize letters", 1500), ("tokenize word --level word", 800), ("tokenize marks", 500), ("tokenize empty", 300),
     ("tokenize among", 300), ("tokenize line --show", 1500),
     ("train line -o m.npz --time 2s", 1500), ("train line -o m.npz --time 2s --sequence file", 1500),
