@@ -1,6 +1,6 @@
 """Hostile texts through every command: each gives its results or one clear line, and nothing reaches a terminal raw.
 
-    python -m tests.faults.hostile_text [--seed N] [--soups N] [--only REGEX] [--big [REGEX]] [--folder DIR]
+    python -m tests.faults.hostile_text [--seed N] [--soups N] [--only REGEX] [--big [REGEX]] [--share F] [--folder DIR]
 
 The small texts (see text_cases.py; soups are random mixtures of them) go through tokenize at each level, train of each
 task, sample with them as a prompt, score in each way, predict and gradients, in this process. What must hold is said in
@@ -271,6 +271,7 @@ def main() -> None:
     parser.add_argument(
         "--big", nargs="?", const="", metavar="REGEX", help="the big texts instead, whose command matches"
     )
+    parser.add_argument("--share", type=float, default=1, metavar="F", help="of the 100 MB of the text `line`")
     parser.add_argument("--folder", metavar="DIR", help="where to make the texts")
     options = parser.parse_args()
     sys.path.insert(0, str(BENCHMARKS))
@@ -281,7 +282,7 @@ def main() -> None:
         if options.big is None:
             faults = tell_small(Path(folder), options.seed, options.soups, options.only)
         else:
-            faults = tell_big(Path(folder), options.big)
+            faults = tell_big(Path(folder), options.big, options.share)
     sys.exit(bool(faults))
 
 
