@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,10 @@ from click.testing import CliRunner, Result
 
 from charlm import __version__
 from charlm.cli.main import main
-from charlm.cli.sample import visible
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID
 from tests.stub_model import vocabulary_of, write_tiny_model
+from tests.terminal import process_on_terminal
 
 ROOT = Path(__file__).parents[1]
 BYTES = Tokenizer("byte", "file", "none")
@@ -245,10 +242,6 @@ def test_help_names_the_options_and_gives_examples(folder: Path) -> None:
     assert __version__ not in text
 
 
-def test_control_characters_have_a_visible_form() -> None:
-    assert visible("a\x1b[31m\tb\n\x7f\x9b\0é\u0301") == "a\\x1b[31m\tb\n\\x7f\\x9b\\x00é\u0301"
-
-
 # ---- real processes ----
 
 
@@ -276,23 +269,9 @@ def test_a_closed_pipe_ends_quietly(folder: Path) -> None:
 
 def on_terminal(arguments: list[str]) -> str:
     """What a process shows on a terminal."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=follower, stderr=follower)
-    os.close(follower)
-    shown = b""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if select.select([leader], [], [], 0.2)[0]:
-            try:
-                block = os.read(leader, 4096)
-            except OSError:  # Linux's way to say that the other end is closed
-                break
-            if not block:
-                break
-            shown += block
-    os.close(leader)
-    assert process.wait(timeout=60) == 0
-    return shown.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    code, shown = process_on_terminal(arguments)
+    assert code == 0
+    return shown
 
 
 def test_a_terminal_sees_no_escape_sequence_but_the_seed(folder: Path) -> None:

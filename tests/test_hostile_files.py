@@ -182,9 +182,8 @@ def test_weights_of_another_type(seeds: dict[str, Seed], kind: str) -> None:
 @pytest.mark.usefixtures("place")
 def test_labels_that_no_line_can_hold(seeds: dict[str, Seed]) -> None:
     for labels, message in (
-        (["a", "b", "c\td"], "a label holds a tab, a line break or another control"),
+        (["a", "b", "c\td"], "a label holds a tab or a line break"),
         (["a", "b", "x" * 1001], "a label has more than 1,000 characters"),
-        (["a", "b", "\x1b[31mc"], "or another control character"),
         (["a", "b", "\udc80"], "surrogates not allowed"),
     ):
         for name in ("classify model", "tag model"):

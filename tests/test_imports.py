@@ -174,5 +174,6 @@ def test_help_loads_click_and_the_standard_library_only(argument: str) -> None:
         "charlm",
         "charlm.cli",
         "charlm.cli.main",
+        "charlm.cli.output",
         "charlm.errors",
     }

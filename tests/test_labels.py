@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from charlm.errors import InputError
 from charlm.text.labels import Labels
 
-names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
+names = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]), min_size=1, max_size=5)
 
 
 def test_ids_follow_frequency_then_code_point() -> None:
@@ -27,13 +27,13 @@ def test_the_order_of_counting_does_not_matter(counts: dict[str, int]) -> None:
     assert [labels.find(name) for name in labels.names] == list(range(labels.size))
 
 
-@pytest.mark.parametrize("value", [None, "ab", ["a", 1], [], ["a", "a"], ["a", ""], {"a": 1}, ("a",)])
+@pytest.mark.parametrize("value", [None, "ab", ["a", 1], [], ["a", "a"], ["a", ""], {"a": 1}, ("a",), ["a\tb"], ["\n"]])
 def test_what_are_no_labels(value: object) -> None:
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="label"):
         Labels.from_names(value)
 
 
-@pytest.mark.parametrize("name", ["a\tb", "a\r", "\n", "\x1b[31m", "\x9b1m", "x" * 1001, "\ud800"])
+@pytest.mark.parametrize("name", ["a\tb", "a\r", "\n", "x" * 1001, "\ud800"])
 def test_what_could_be_no_label_of_a_line(name: str) -> None:
     with pytest.raises(ValueError, match=r"a label ha|label holds|surrogates"):
         Labels.from_names(["a", name])

@@ -78,7 +78,7 @@ def test_strict_utf8(tmp_path: Path, data: bytes) -> None:
 def test_nul_bytes_look_binary(tmp_path: Path) -> None:
     path = tmp_path / "binary"
     path.write_bytes(b"x\n" * 1_000_000 + b"ab\0\xff")
-    assert "looks binary, with a NUL byte at offset 2000002; use --level byte" in failure(path)
+    assert "looks binary, with a NUL byte at offset 2000002, line 1000001; use --level byte" in failure(path)
     assert read(path, encoding="latin-1").encode("latin-1") == path.read_bytes()
 
 
@@ -143,9 +143,9 @@ def blocks_until_error(path: Path, message: str, **options: object) -> list[str]
     [
         (b"a\nb\xe9\nc\n", "offset 3, line 2;", "a\n"),
         (b"a\r\nb\r\xe9", "offset 5, line 3;", "a\nb\n"),
-        (b"a\nb\0\nc", "NUL byte at offset 3;", "a\n"),
-        (b"a\nb\n\xe9\0\n", "NUL byte at offset 5;", "a\nb\n"),
-        (b"a\nb\n\0\xe9\n", "NUL byte at offset 4;", "a\nb\n"),
+        (b"a\nb\0\nc", "NUL byte at offset 3, line 2;", "a\n"),
+        (b"a\nb\n\xe9\0\n", "NUL byte at offset 5, line 3;", "a\nb\n"),
+        (b"a\nb\n\0\xe9\n", "NUL byte at offset 4, line 3;", "a\nb\n"),
         (BOM + b"a\n\xff", "offset 5, line 2;", "a\n"),
         (BOM + b"\xff\na\n", "offset 3, line 1;", ""),
     ],
@@ -240,7 +240,7 @@ def place_of_error(data: bytes) -> str:
             return ": "  # which of the two is met first depends on the blocks
         line = len(data[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
         return f"at offset {error.start}, line {line};"
-    return f"a NUL byte at offset {data.index(0)};" if b"\0" in data else ""
+    return f"a NUL byte at offset {data.index(0)}, line " if b"\0" in data else ""
 
 
 @settings(deadline=None)

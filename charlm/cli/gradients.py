@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import cell_names, text_options, threads_option
-from charlm.cli.progress import announce_compilation
+from charlm.cli.output import Output, say
+from charlm.cli.progress import announce_compilation, new_bar
 
 if TYPE_CHECKING:
     from charlm.workflows.gradients import Clipping, Gradients
@@ -75,25 +76,20 @@ def gradients(positions: int | None, as_json: bool, **given: Any) -> None:
     standard input.
     """
     # Here, not above: with them --help would take ten times as long.
-    from tqdm import tqdm
-
     from charlm.workflows.tokenize import TextOptions
 
     text = TextOptions(**{name: given.pop(name) for name in TEXT_OPTIONS})
+    output = Output(as_json=as_json)
     announce_compilation()
 
     from charlm.workflows.gradients import POSITIONS, GradientsRequest, run
 
     request = GradientsRequest(text=text, positions=positions or POSITIONS, **given)
-    # disable=None: no bar unless stderr is a terminal.
-    with tqdm(unit=" tokens", leave=False, delay=1, disable=None) as bar:
+    with new_bar(unit=" tokens") as bar:
         result = run(request, bar.update)
-    if as_json:
-        click.echo(json.dumps(result.to_json()))
-        return
-    click.echo(_report(result))
-    if request.picture is not None:
-        click.echo(f"{request.picture} is written", err=True)
+    output.write((json.dumps(result.to_json()) if as_json else _report(result)) + "\n")
+    if request.picture is not None and not as_json:
+        say(f"{request.picture} is written")
 
 
 def _report(result: Gradients) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from charlm import __version__
+from charlm.cli.output import say
 from charlm.errors import CharlmError
 
 # In the order in which they are used. The command itself is charlm.cli.<name>.<name>.
@@ -38,7 +39,8 @@ Examples:
   echo "ada lovelace" | charlm score names.npz -  the same in a pipeline
 
 \b
-Results go to stdout, progress and messages to stderr; "-" is stdin or stdout.
+Results go to stdout, progress and messages to stderr; "-" is stdin or stdout. Texts are UTF-8
+whatever the locale; what a terminal would obey in them, it shows as \\x1b instead.
 Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 130 interrupted.
 """
 
@@ -116,7 +118,7 @@ class LazyGroup(click.Group):
                 if ctx.params["debug"]:
                     import traceback
 
-                    click.echo(traceback.format_exc(), err=True, nl=False)
+                    say(traceback.format_exc().rstrip())
                 raise
 
     def main(
@@ -161,13 +163,12 @@ def report(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return 0  # whoever read our output has read enough
     line, code = describe(error)
-    # A file name may hold line breaks or escape sequences; neither may reach the terminal.
-    line = " ".join(part.strip() for part in line.splitlines())
+    # A file name may hold line breaks.
+    line = " ".join(part.strip() for part in line.split("\n"))
     if len(line) > LONGEST_MESSAGE:
         line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 2 :]}"
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with contextlib.suppress(OSError):  # a terminal that was closed
-        click.echo(f"charlm: error: {line}", err=True)
+        say(f"charlm: error: {line}")
     return code
 
 
@@ -227,8 +228,21 @@ def main(debug: bool) -> None:
     """Train small recurrent language models on a text, sample from them, score with them."""
 
 
+def _occupy_closed_streams() -> None:
+    """Let nothing be where a standard stream is closed, or the next file to be opened would take its place.
+
+    What is written to the descriptor of stderr, by a library say, would then go into a model.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor that is free: this one
+
+
 def run() -> None:
     """The process that is called ``charlm``: `main`, and what only a process of its own may do."""
+    _occupy_closed_streams()
     # charlm's threads are its own. NumPy's library draws the first weights; their bits would depend on its threads.
     for name in BLAS_THREADS:
         os.environ.setdefault(name, "1")

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from charlm.cli.output import say
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -90,8 +92,14 @@ def threads_within_reach(ctx: click.Context, parameter: click.Parameter, threads
     if threads is None or threads <= cores:
         return threads
     noun = "core" if cores == 1 else "cores"
-    click.echo(f"charlm: --threads {threads}: this process may use {cores} {noun}; using {cores}", err=True)
+    say(f"charlm: --threads {threads}: this process may use {cores} {noun}; using {cores}")
     return cores
+
+
+def raw_option(command: F) -> F:
+    """The option ``--raw``, for commands that print texts; they hand it to ``output.Output``."""
+    help_text = "Print control characters to a terminal as they are, not as \\x1b."
+    return click.option("--raw", is_flag=True, help=help_text)(command)
 
 
 def threads_option(help_text: str = "How many to use.  [default: all cores]") -> Callable[[F], F]:

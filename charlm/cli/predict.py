@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import threads_option
+from charlm.cli.options import raw_option, threads_option
+from charlm.cli.output import Output, say, tell_who_types
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ what was taken for what.
     help="tag, with --evaluate: the column of the tag.  [default: as in training]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@raw_option
 @threads_option()
 def predict(
-    model: str, text: str, evaluate: bool, as_json: bool, threads: int | None, **given: int | None
+    model: str, text: str, evaluate: bool, as_json: bool, raw: bool, threads: int | None, **given: int | None
 ) -> None:  # fmt: skip
     """Label texts, tag tokens, or make one text of another.
 
@@ -88,15 +89,15 @@ def predict(
     from charlm.workflows.predict import new_predictor
     from charlm.workflows.trained import load_trained
 
+    output = Output(raw=raw, as_json=as_json)
     announce_compilation(live=False)
     trained = load_trained(model, threads)
     predictor = new_predictor(trained, given, evaluates=evaluate)
-    predictor.warn = lambda message: click.echo(f"charlm: {message}", err=True)
-    if text == "-" and sys.stdin.isatty():
-        click.echo("reading from the terminal, up to Ctrl-D", err=True)
+    predictor.warn = lambda message: say(f"charlm: {message}")
+    tell_who_types(text)
     if evaluate:
         evaluation = predictor.evaluate(text)
-        click.echo(json.dumps(evaluation.figures) if as_json else evaluation.text, nl=as_json)
+        output.write(f"{json.dumps(evaluation.figures)}\n" if as_json else evaluation.text)
         return
     shown: Shown
     if as_json:
@@ -106,8 +107,8 @@ def predict(
     else:
         shown = ROWS[trained.task]
     for window in predictor.predict(text):
-        sys.stdout.buffer.write("".join(shown(window)).encode("utf-8"))
-        sys.stdout.buffer.flush()
+        output.write("".join(shown(window)))
+        output.flush()
     if predictor.unknowns:
         predictor.warn(f"{predictor.unknowns:,} of {predictor.tokens:,} tokens are unknown to the model")
 

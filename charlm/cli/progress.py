@@ -8,8 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import click
+
+from charlm.cli.output import is_terminal, say
+
+
+def new_bar(*, hidden: bool = False, delay: float = 1, **options: Any) -> Any:
+    """A bar of tqdm's on stderr, if that is a terminal; else, or ``hidden``, one that shows nothing."""
+    from tqdm import tqdm
+
+    return tqdm(leave=False, delay=delay, disable=hidden or not is_terminal(sys.stderr), **options)
 
 
 @lru_cache(maxsize=1)  # once a process
@@ -23,7 +33,7 @@ def announce_compilation(*, live: bool = True) -> None:
     from charlm.engine.jit import CACHE_FOLDER, kernel_count, on_compilation
     from charlm.engine.kernel_cache import remark
 
-    is_live = live and sys.stderr is not None and sys.stderr.isatty()
+    is_live = live and is_terminal(sys.stderr)
     announcement = Announcement(remark(CACHE_FOLDER), kernel_count if is_live else None)
     on_compilation(announcement.begin, announcement.end)
 
@@ -48,7 +58,7 @@ class Announcement:
         with contextlib.suppress(OSError):  # nobody listens: no reason to stop
             if not self._names:
                 often = f"each time, about 10 s ({self._remark})" if self._remark else "once, about 10 s"
-                click.echo(f"compiling kernels for this processor: {often} ...", err=True)
+                say(f"compiling kernels for this processor: {often} ...")
             self._names.add(name)
             self._begun = self._begun or time.monotonic()
             if self._kernel_count is not None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import sys
-import time
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import threads_option
+from charlm.cli.options import raw_option, threads_option
+from charlm.cli.output import Output, is_terminal, say
 from charlm.cli.progress import announce_compilation
 
 if TYPE_CHECKING:
     from charlm.text.tokenizer import Tokenizer
     from charlm.workflows.sample import Sample
-
-FLUSH_SECONDS = 0.02  # text that was drawn is seen no later than this, or the next token
 
 EPILOG = """\b
 Examples:
@@ -97,7 +93,7 @@ U+0000 to U+00FF there.
     help="Draw a line or paragraph again if it stands in this text or token file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each sample, one a line.")
-@click.option("--raw", is_flag=True, help="Print control characters to a terminal as they are, not as \\x1b.")
+@raw_option
 @threads_option()
 def sample(
     model: str,
@@ -120,20 +116,20 @@ def sample(
 
     from charlm.workflows.model_files import load_model  # what is slow to import, after what may be wrong at once
 
-    announce_compilation(live=not sys.stdout.isatty())  # where a piece of text may stand
+    announce_compilation(live=not is_terminal(sys.stdout))  # where a piece of text may stand
     loaded = load_model(model, threads)
     tokenizer = loaded.tokenizer
     is_plain = not (log_prob or as_json)
     if is_plain and request.count > 1 and (tokenizer.level, tokenizer.sequence) == ("byte", "file"):
         raise click.UsageError("nothing would separate the samples of this model, which may hold any byte; use --json.")
-    output = _Output(tokenizer, raw)
-    tells_seed = request.is_random and seed is None and sys.stderr.isatty()
+    output = Output(raw=raw, as_bytes=tokenizer.level == "byte" and not as_json, as_json=as_json)
+    tells_seed = request.is_random and seed is None and is_terminal(sys.stderr)
     in_pieces = False
     refused = 0
     for event in run(loaded.model, loaded.vocabulary, tokenizer, request, loaded.labels, model):
         if tells_seed:  # not before: the prompt may have been refused
             tells_seed = False
-            click.echo(f"--seed {request.seed} repeats this", err=True)
+            say(f"--seed {request.seed} repeats this")
         if isinstance(event, Piece):
             if is_plain:
                 in_pieces = True
@@ -150,10 +146,18 @@ def sample(
         else:
             if event.index and tokenizer.sequence != "line":
                 output.write("\n")
-            output.write(("" if in_pieces else event.text) + output.end_of(event.text))
-    output.flush()
+            end = "" if _ends_itself(event.text, tokenizer, output) else "\n"
+            output.write(("" if in_pieces else event.text) + end)
+    output.finish()
     if request.novel is not None:
-        click.echo(f"{refused} refused: in {request.novel}", err=True)
+        say(f"{refused} refused: in {request.novel}")
+
+
+def _ends_itself(text: str, tokenizer: Tokenizer, output: Output) -> bool:
+    """Whether nothing is to be written after a sample."""
+    if tokenizer.sequence != "file":
+        return False
+    return text.endswith("\n") or (tokenizer.level == "byte" and not output.is_terminal)
 
 
 def _json(sample: Sample, seed: int | None) -> str:
@@ -171,53 +175,3 @@ def _json(sample: Sample, seed: int | None) -> str:
             "refused": sample.refused,
         }
     )
-
-
-class _Output:
-    """Stdout for the text of a model: as it is into a file or pipe, harmless on a terminal.
-
-    Args:
-        tokenizer: the model's; the text of bytes is written as bytes.
-        raw: leave control characters as they are on a terminal, too.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, raw: bool) -> None:
-        self._tokenizer = tokenizer
-        is_terminal = sys.stdout.isatty()
-        self._escapes = is_terminal and not raw
-        self._as_bytes = tokenizer.level == "byte" and not self._escapes
-        self._ends_bytes = tokenizer.level == "byte" and tokenizer.sequence == "file" and not is_terminal
-        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        self._flushed = 0.0
-
-    def write(self, text: str) -> None:
-        """Write a bit of text, and let it be seen soon."""
-        if self._as_bytes:
-            sys.stdout.buffer.write(text.encode("latin-1"))
-        else:
-            if self._tokenizer.level == "byte":
-                text = self._decoder.decode(text.encode("latin-1"))
-            sys.stdout.write(visible(text) if self._escapes else text)
-        now = time.monotonic()
-        if now - self._flushed >= FLUSH_SECONDS:
-            self._flushed = now
-            sys.stdout.flush()
-
-    def end_of(self, text: str) -> str:
-        """What to write after a sample."""
-        if self._ends_bytes or (self._tokenizer.sequence == "file" and text.endswith("\n")):
-            return ""
-        return "\n"
-
-    def flush(self) -> None:
-        """Write what is held back."""
-        if not self._as_bytes:
-            sys.stdout.write(self._decoder.decode(b"", final=True))
-        sys.stdout.flush()
-
-
-def visible(text: str) -> str:
-    r"""The text with control characters as \x1b, but for the newline and the tab."""
-    if text.isprintable():
-        return text
-    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.options import threads_option
-from charlm.cli.progress import announce_compilation
+from charlm.cli.options import raw_option, threads_option
+from charlm.cli.output import Output, say, tell_who_types
+from charlm.cli.progress import announce_compilation, new_bar
 from charlm.units import LOG_BASES, from_nats
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ written as the bytes it was.
     help="Score a token that the model does not know as <unk>, stop there, or leave it out of the text.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@raw_option
 @threads_option()
 def score(
     model: str,
@@ -118,6 +119,7 @@ def score(
     exclude: bool,
     on_unknown: str,
     as_json: bool,
+    raw: bool,
     threads: int | None,
 ) -> None:
     """Say how probable a model finds each line of a text.
@@ -126,53 +128,56 @@ def score(
     gzip (.gz), or - for standard input, which is the default.
     """
     # Here, not above: with them --help would take ten times as long.
-    from tqdm import tqdm
-
     from charlm.workflows.model_files import load_model
     from charlm.workflows.score import Scorer
 
     announce_compilation()
     loaded = load_model(model, threads)
-    if text == "-" and sys.stdin.isatty():
-        click.echo("reading lines from the terminal, up to Ctrl-D", err=True)
-    # A bar would cut through lines that go to the same terminal. disable=None: none unless stderr is a terminal.
-    bar = tqdm(
-        unit=" lines", unit_scale=True, leave=False, delay=1,
-        disable=True if per != "corpus" and sys.stdout.isatty() else None,
-    )  # fmt: skip
+    as_bytes = loaded.tokenizer.level == "byte" and per == "sentence" and not as_json
+    output = Output(raw=raw, as_bytes=as_bytes, as_json=as_json)
+    tell_who_types(text)
+    # A bar would cut through lines that go to the same terminal.
+    bar = new_bar(unit=" lines", unit_scale=True, hidden=per != "corpus" and output.is_terminal)
+
+    def warn(message: str) -> None:
+        bar.clear()
+        say(f"charlm: warning: {message}")
+
     scorer = Scorer(
         loaded,
         on_unknown=on_unknown,
         exclude_unknowns=exclude,
-        warn=lambda message: bar.write(f"charlm: warning: {message}", file=sys.stderr),
+        warn=warn,
         label=label,
         prior=prior,
     )
     with bar:
         if per == "sentence":
-            encoding = "latin-1" if loaded.tokenizer.level == "byte" and not as_json else "utf-8"
             names = () if loaded.labels is None else loaded.labels.names
             rows = _sentence_objects if as_json else _sentence_rows
             for sentences in scorer.sentences(text):
-                _write(rows(sentences, base, names), encoding)
+                _write(output, rows(sentences, base, names))
                 bar.update(len(sentences.texts))
         elif per == "token":
             for tokens in scorer.tokens(text):
-                _write(_token_objects(tokens, base) if as_json else _token_rows(tokens, base))
+                _write(output, _token_objects(tokens, base) if as_json else _token_rows(tokens, base))
                 bar.update(tokens.lines[-1] - bar.n if tokens.lines else 0)
         else:
             for lines in scorer.corpus(text):
                 bar.update(lines)
     summary = json.dumps(_finite(scorer.summary.to_json())) if as_json else _table(scorer.summary)
-    click.echo(summary, err=per != "corpus")
+    if per == "corpus":
+        output.write(f"{summary}\n")
+    else:
+        say(summary)
 
 
-def _write(lines: Iterable[str], encoding: str = "utf-8") -> None:
+def _write(output: Output, lines: Iterable[str]) -> None:
     """Write a window's lines, all of them, so that whoever reads a pipe has them; not all are in memory at once."""
     rest = iter(lines)
     while text := "".join(islice(rest, LINES_AT_ONCE)):
-        sys.stdout.buffer.write(text.encode(encoding))
-    sys.stdout.buffer.flush()
+        output.write(text)
+    output.flush()
 
 
 def _sentence_rows(sentences: Sentences, base: str, names: Sequence[str]) -> Iterable[str]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import text_options
+from charlm.cli.output import Output
+from charlm.cli.progress import new_bar
 
 if TYPE_CHECKING:
     from charlm.text.corpus import Corpus
@@ -55,22 +57,18 @@ def tokenize(
     """
     if show and as_json:
         raise click.UsageError("--show and --json exclude each other; leave out one.")
+    result = Output(as_json=as_json)
     # Here, not above: with them --help would take ten times as long.
-    from tqdm import tqdm
-
     from charlm.workflows.tokenize import TextOptions, describe, shown_lines
     from charlm.workflows.tokenize import tokenize as run
 
-    # disable=None: no bar unless stderr is a terminal.
-    with tqdm(unit="B", unit_scale=True, desc="reading", leave=False, disable=None, delay=1) as bar:
+    with new_bar(unit="B", unit_scale=True, desc="reading") as bar:
         corpus = run(texts, TextOptions(**text), vocab=vocab, output=output, on_bytes=bar.update)
     if show:
         for piece in shown_lines(corpus):
-            click.echo(piece, nl=False)
-    elif as_json:
-        click.echo(json.dumps(describe(corpus), ensure_ascii=False))
+            result.write(piece)
     else:
-        click.echo(_table(corpus))
+        result.write((json.dumps(describe(corpus), ensure_ascii=False) if as_json else _table(corpus)) + "\n")
 
 
 def _table(corpus: Corpus) -> str:

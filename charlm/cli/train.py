@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import SectionedCommand, cell_names, text_options, threads_option
+from charlm.cli.output import Output
 from charlm.cli.progress import announce_compilation
 from charlm.cli.training_view import TrainingView
 
@@ -208,6 +209,8 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     from charlm.workflows.tokenize import TextOptions
     from charlm.workflows.train_request import TrainRequest
 
+    # The model is the result: where stdout is closed, it is made all the same.
+    output = Output(as_json=True) if as_json and sys.stdout is not None else None
     names = SECTIONS["Text"][:6]  # those of `text_options`
     request = TrainRequest(
         text=TextOptions(**{name: given.pop(name) for name in names}),
@@ -222,9 +225,9 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     view = TrainingView(quiet=quiet)
     with view, _Signals(view):
         result = run(request, view)
-    if as_json:
+    if output is not None:
         fields = asdict(result)
-        click.echo(json.dumps({name: fields[name] for name in list(fields)[:9]}))
+        output.write(json.dumps({name: fields[name] for name in list(fields)[:9]}) + "\n")
     view.finished(result, request)
     if result.interrupted:
         sys.exit(128 + view.signal)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from charlm.cli.output import say, visible
+from charlm.cli.progress import new_bar
 from charlm.units import nats_to_bits, perplexity
 
 if TYPE_CHECKING:
@@ -52,11 +51,11 @@ class TrainingView:
         if self.bar is not None:
             self.bar.close()
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, *, dim: bool = False) -> None:
         if self.bar is not None and not self.bar.disable:
             self.bar.clear()
         with contextlib.suppress(OSError):  # whoever listened has gone; the training goes on
-            click.echo(text, err=True)
+            say(text, dim=dim)
         if self.bar is not None and not self.bar.disable:
             self.bar.refresh()
 
@@ -66,8 +65,6 @@ class TrainingView:
 
     def begin(self, plan: Plan, trainer: Trainer) -> None:
         """Show the plan, start the bar."""
-        from tqdm import tqdm
-
         self.begun = True
         material = plan.material
         self.show_loss = unit_of(material.unit)
@@ -77,15 +74,14 @@ class TrainingView:
         self._show_plan(plan, trainer)
         total, seconds = trainer.total_steps, plan.options.time_seconds
         self.by_time = total is None
-        self.bar = tqdm(
+        self.bar = new_bar(
             total=round(seconds) if self.by_time and seconds else total,
             initial=round(trainer.state.progress.seconds) if self.by_time else trainer.state.progress.step,
             unit="s" if self.by_time else "step",
             bar_format="{percentage:3.0f}% {bar:12} {elapsed}<{remaining}  {desc}",
             mininterval=1 / REFRESH_STEPS_PER_SECOND,
-            leave=False,
+            delay=0,
             dynamic_ncols=True,
-            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
 
     def _show_plan(self, plan: Plan, trainer: Trainer) -> None:
@@ -141,10 +137,8 @@ class TrainingView:
         if event.improved and event.valid_error is not None:
             self.best = glimpse
         self._line(f"epoch {trainer.epoch:.1f}  {losses}: {mark}")
-        lines = glimpse.splitlines()[:SAMPLE_LINES]
-        for line in lines:
-            shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-            self._line(click.style(f"    {shown[:SAMPLE_WIDTH]}", dim=True))
+        for line in glimpse.splitlines()[:SAMPLE_LINES]:
+            self._line(f"    {visible(line)[:SAMPLE_WIDTH]}", dim=True)
 
     def finished(self, result: TrainResult, request: TrainRequest) -> None:
         """The end, and what to do next."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import InputError, UsageError
 from charlm.text.label_column import LabelColumn
+from charlm.text.pieces import pieces, take
 from charlm.text.readers import STDIN, display_name, read_blocks
 from charlm.text.spool import Ids, Spool
 from charlm.text.tokenizer import NEWLINE, Tokenizer
@@ -129,7 +130,8 @@ def _stream(
             yield cutter.add(numbering.ids(tokenizer.clean(whole)))
     if not text:
         raise InputError(f"{display_name(path)}: empty; there is nothing to read")
-    if cutter.all_blank:
+    is_any_file = tokenizer.level == "byte" and not by_line  # of which no byte may be lost, blank or not
+    if cutter.all_blank and not is_any_file:
         raise InputError(f"{display_name(path)}: nothing but blank lines; there is nothing to read")
     yield cutter.finish()
 
@@ -147,7 +149,7 @@ class _Characters:
     def ids(self, text: str) -> NDArray[np.int32]:
         """Each character's id, (len(text),)."""
         codes = code_points(text)
-        ids = self._table[codes]
+        ids = take(self._table, codes)
         unseen = ids == 0
         if unseen.any():
             found = [chr(code) for code in np.unique(codes[unseen])]
@@ -155,12 +157,13 @@ class _Characters:
                 self._table[ord(character)] = len(self.symbols)
                 self.symbols.append(character)
             self._visible = np.append(self._visible, [not self._is_space(character) for character in found])
-            ids = self._table[codes]
+            del ids, unseen
+            ids = take(self._table, codes)
         return ids
 
     def visible(self, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether each id is more than white space."""
-        visible: NDArray[np.bool_] = self._visible[ids]
+        visible: NDArray[np.bool_] = take(self._visible, ids)
         return visible
 
 
@@ -174,6 +177,10 @@ class _Words:
 
     def ids(self, text: str) -> NDArray[np.int32]:
         """Each word's and newline's id, 1-D."""
+        parts = [self._ids(piece) for piece in pieces(text, whole_words=True)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _ids(self, text: str) -> NDArray[np.int32]:
         words = text.replace(NEWLINE, f" {NEWLINE_MARK} ").split()
         return np.fromiter(map(self._index.__getitem__, words), dtype=np.int32, count=len(words))
 

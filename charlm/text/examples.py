@@ -7,12 +7,12 @@ A stream, not a list: an example from a pipe is given as soon as it has come. In
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from charlm.errors import InputError
-from charlm.text.labels import CONTROL, LONGEST_LABEL
+from charlm.text.labels import LONGEST_LABEL
+from charlm.text.normal_form import normalize
 from charlm.text.readers import display_name, read_lines
 
 TAB = "\t"
@@ -89,17 +89,14 @@ def split_label(line: str, name: str, number: int) -> tuple[str, str]:
         number: the line's, from 1.
 
     Raises:
-        InputError: no tab, or no label before it, or one that is far too long or could not be shown.
+        InputError: no tab, or no label before it, or one that is far too long.
     """
     label, tab, text = line.partition(TAB)
     if not tab:
         raise InputError(f"{name}: line {number} has no tab; write label<TAB>text")
-    label = unicodedata.normalize("NFC", label.strip())
+    label = normalize("NFC", label.strip())
     if not label:
         raise InputError(f"{name}: line {number} has no label before its tab; write label<TAB>text")
-    if control := CONTROL.search(label):
-        what = f"the control character U+{ord(control[0]):04X} in its label"
-        raise InputError(f"{name}: line {number} has {what}; leave it out")
     if len(label) > LONGEST_LABEL:
         size = f"{len(label):,} characters before its tab, a label has {LONGEST_LABEL:,} at the most"
         raise InputError(f"{name}: line {number} has {size}; write label<TAB>text")
@@ -126,7 +123,12 @@ def read_pairs(path: str, *, observe: Observe | None = None) -> Iterator[Pair]:
 
 
 def read_sentences(
-    path: str, *, token_column: int = 1, tag_column: int | None = LAST, observe: Observe | None = None
+    path: str,
+    *,
+    token_column: int = 1,
+    tag_column: int | None = LAST,
+    observe: Observe | None = None,
+    on_line: Callable[[int], object] = lambda number: None,
 ) -> Iterator[Sentence]:
     """The sentences of a file of CoNLL columns: a token a line, a blank line after each sentence.
 
@@ -138,6 +140,7 @@ def read_sentences(
         token_column: its number, from 1; ``LAST`` (0) for the last.
         tag_column: likewise; None to read tokens alone.
         observe: called with all bytes, unpacked, in order.
+        on_line: called with the number of each line, blank or not, when it is read.
 
     Raises:
         InputError: a line has another number of columns than the first or lacks the token or the tag, or the file
@@ -153,6 +156,7 @@ def read_sentences(
         return Sentence(first, tuple(tokens), tuple(tags), tuple(rows))
 
     for number, line in enumerate(read_lines(path, observe=observe, any_level=False), start=1):
+        on_line(number)
         if line.strip() and not line.startswith(DOCUMENT_START):
             token, tag = columns.split(line, number)
             first = first if tokens else number
@@ -191,9 +195,6 @@ class _Columns:
             raise InputError(f"{self._name}: line {number} has a tag without a token; write the token before it")
         if not tag and self._tag is not None:
             raise InputError(f"{self._name}: line {number} has a token without a tag; write O for none")
-        if control := CONTROL.search(tag):
-            what = f"the control character U+{ord(control[0]):04X} in its tag"
-            raise InputError(f"{self._name}: line {number} has {what}; leave it out")
         if len(tag) > LONGEST_LABEL:
             size = f"a tag of {len(tag):,} characters, {LONGEST_LABEL:,} are allowed"
             raise InputError(f"{self._name}: line {number} has {size}; choose another column")

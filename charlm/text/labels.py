@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from charlm.errors import InputError
+from charlm.text.unknown import quoted
 
 LONGEST_LABEL = 1000  # characters
-# What no label or tag may hold: a tab and a line break end it, others could command the terminal that it is shown on.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SEPARATORS = "\t\n\r"  # what no label or tag of a line can hold
 SHOWN, SOME = 20, 8  # labels that a message lists: all those that there are, or some as examples
 
 
@@ -54,8 +53,8 @@ class Labels:
         """
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("the labels are not a list of strings")
-        if any(map(CONTROL.search, names)):
-            raise ValueError("a label holds a tab, a line break or another control character")
+        if any(separator in name for name in names for separator in SEPARATORS):
+            raise ValueError("a label holds a tab or a line break")
         if any(len(name) > LONGEST_LABEL for name in names):
             raise ValueError(f"a label has more than {LONGEST_LABEL:,} characters")
         "".join(names).encode()  # half a surrogate pair could not be printed, and is a ValueError
@@ -83,7 +82,7 @@ class Labels:
         """
         number = self.find(name)
         if number is None:
-            raise InputError(f"{place}: the {what} {name!r} is unknown to the model; {self._others(name)}")
+            raise InputError(f"{place}: the {what} {quoted(name)} is unknown to the model; {self._others(name)}")
         return number
 
     def missing(self, ids: Iterable[int]) -> list[str]:

@@ -30,6 +30,7 @@ FOREIGN_MARKS = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+GZIP_MAGIC = b"\x1f\x8b"  # no UTF-8 begins so
 BYTE_ORDER_MARK = "\ufeff"
 OR_BYTES = ", or use --level byte"
 
@@ -151,8 +152,10 @@ def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
         for block in blocks:
             cut = 1 + max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in ends)
             if cut:
-                yield b"".join([*held, block[:cut]])
-                held = []
+                whole = b"".join([*held, block[:cut]])
+                held = []  # before others work on it: a line may be long
+                yield whole
+                del whole
             if cut < len(block):
                 held.append(block[cut:])
     except InputError:
@@ -161,7 +164,9 @@ def _lines(blocks: Iterator[bytes], *ends: bytes) -> Iterator[bytes]:
             yield rest[:cut]
         raise
     if held:
-        yield b"".join(held)
+        whole = b"".join(held)
+        held = []
+        yield whole
 
 
 def _decode_utf8(name: str, blocks: Iterator[bytes], any_level: bool) -> Iterator[str]:
@@ -176,27 +181,35 @@ def _decode_utf8(name: str, blocks: Iterator[bytes], any_level: bool) -> Iterato
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             text = data[: error.start].decode("utf-8")
-            line = lines_before + _unix_lines(text).count("\n") + 1
+            place = _place(data, error.start, offset_bytes, lines_before)
             fault = (
-                f"not UTF-8: byte 0x{data[error.start]:02x} at offset {offset_bytes + error.start}, line {line}; "
+                f"not UTF-8: byte 0x{data[error.start]:02x} at {place}; "
                 "convert it with iconv -f LATIN1 -t UTF-8 (or what it is in)"
             ) + (OR_BYTES if any_level else "")
         if b"\0" in data:
             text = text.partition("\0")[0]
-            place = offset_bytes + data.index(b"\0")
-            fault = f"looks binary, with a NUL byte at offset {place}; "
+            place = _place(data, data.index(b"\0"), offset_bytes, lines_before)
+            fault = f"looks binary, with a NUL byte at {place}; "
             fault += "use --level byte to model any file" if any_level else "give a text file"
         if offset_bytes == 0:
             text = text.removeprefix(BYTE_ORDER_MARK)
         text = _unix_lines(text)
         if fault:
             text = text[: text.rfind("\n") + 1]
+        offset_bytes += len(data)
+        lines_before += text.count("\n")
+        del data  # a line may be long, and others now work on its text
         if text:
             yield text
         if fault:
             raise InputError(f"{name}: {fault}")
-        offset_bytes += len(data)
-        lines_before += text.count("\n")
+
+
+def _place(data: bytes, index: int, offset_bytes: int, lines_before: int) -> str:
+    """Where a byte of a block stands in its file, for a message."""
+    before = data[:index]
+    lines = before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
+    return f"offset {offset_bytes + index}, line {lines_before + lines + 1}"
 
 
 def _refuse_foreign_mark(name: str, data: bytes, any_level: bool) -> None:
@@ -204,6 +217,8 @@ def _refuse_foreign_mark(name: str, data: bytes, any_level: bool) -> None:
         if data.startswith(mark):
             remedy = f"convert it with iconv -f {encoding} -t UTF-8{OR_BYTES if any_level else ''}"
             raise InputError(f"{name}: is {encoding}, not UTF-8; {remedy}")
+    if data.startswith(GZIP_MAGIC):
+        raise InputError(f"{name}: is packed with gzip; unpack it with gunzip, or let its name end in .gz")
 
 
 def _unix_lines(text: str) -> str:

@@ -36,12 +36,12 @@ class Spool:
 
     def append(self, ids: Ids, size: int) -> None:
         """Write ids, all below ``size``, at the end."""
-        if not ids.size:
-            return
-        self._pending.append(ids.astype(token_dtype(size), copy=False))
-        self._pending_tokens += ids.size
-        if self._pending_tokens >= BLOCK_TOKENS:
-            self._flush()
+        for first in range(0, ids.size, BLOCK_TOKENS):  # a line may be long
+            part = ids[first : first + BLOCK_TOKENS]
+            self._pending.append(part.astype(token_dtype(size), copy=False))
+            self._pending_tokens += part.size
+            if self._pending_tokens >= BLOCK_TOKENS:
+                self._flush()
 
     def blocks(self) -> Iterator[Ids]:
         """All ids in order, in blocks of about ``BLOCK_TOKENS``, each of its own dtype. Not writable."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from charlm.errors import UsageError
+from charlm.text.normal_form import Form, normalize
 
 LEVELS = ("char", "word", "byte")
 SEQUENCES = ("line", "paragraph", "file")
@@ -79,13 +79,13 @@ class Tokenizer:
 
     def clean(self, text: str) -> str:
         """Normalise and lower-case. Doing so twice changes nothing more."""
-        form: Literal["NFC", "NFKC"] = "NFKC" if self.normalize == "nfkc" else "NFC"
+        form: Form = "NFKC" if self.normalize == "nfkc" else "NFC"
         if self.normalize != "none":
-            text = unicodedata.normalize(form, text)
+            text = normalize(form, text)
         if self.lowercase:
             text = text.lower()
             if self.normalize != "none":  # a small letter may compose where its capital did not
-                text = unicodedata.normalize(form, text)
+                text = normalize(form, text)
         return text
 
     def tokens(self, text: str) -> list[str]:

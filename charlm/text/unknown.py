@@ -8,6 +8,14 @@ from bisect import bisect_right
 
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 
+LONGEST_QUOTE = 60  # characters
+
+
+def quoted(text: str) -> str:
+    """A text in quotes for a message, what cannot be seen in it as an escape; shortened if it is long."""
+    more = len(text) - LONGEST_QUOTE
+    return repr(text[:LONGEST_QUOTE]) + (f" and {more:,} more characters" if more > 0 else "")
+
 
 def unknown_message(source: str, token: str, line: int, column: int, tokenizer: Tokenizer) -> str:
     """The message, one line.
@@ -29,7 +37,7 @@ def _describe(token: str, level: str) -> str:
     if level == "byte":
         return f"byte 0x{ord(token):02x}"
     # A mark would join the quote before it.
-    shown = ascii(token) if unicodedata.category(token[0]).startswith("M") else repr(token)
+    shown = ascii(token) if unicodedata.category(token[0]).startswith("M") else quoted(token)
     if level == "word" and token != NEWLINE:
         shown = f"the word {shown}"
     if len(token) > 1:

@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.text.pieces import take
+
 UNK_ID = 0
 EOS_ID = 1
 UNK = "<unk>"
@@ -107,7 +109,7 @@ class Vocabulary:
 
     def encode_characters(self, text: str) -> NDArray[np.int32]:
         """Each code point's id, (len(text),); 0 for one that is not in the vocabulary."""
-        return self._table[code_points(text)]
+        return take(self._table, code_points(text))
 
     @cached_property
     def sha256(self) -> str:

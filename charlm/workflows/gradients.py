@@ -25,6 +25,7 @@ from charlm.text import token_file
 from charlm.text.corpus import load
 from charlm.text.histories import Histories
 from charlm.text.readers import STDIN, display_name
+from charlm.text.unknown import quoted
 from charlm.training import defaults
 from charlm.training.options import CHOICES, MANY
 from charlm.workflows.finite import naming, require_finite
@@ -225,7 +226,7 @@ def _check_cells(request: GradientsRequest) -> None:
     if len(request.paths) > 1:
         raise UsageError("--cell shows fresh networks, on one CORPUS: leave out --cell, or all but the text")
     if request.label is not None:
-        raise UsageError(f"--label {request.label!r}: a fresh network is not given any; leave it out")
+        raise UsageError(f"--label {quoted(request.label)}: a fresh network is not given any; leave it out")
     if request.on_unknown is not None:
         raise UsageError("a fresh network's vocabulary is the text's own: leave out --on-unknown")
     known = {activation for cell in request.cells for activation in cells.find(cell).activations}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from charlm import checkpoint
 from charlm.errors import CheckpointError, UsageError
 from charlm.text.labels import Labels
+from charlm.text.normal_form import normalize
+from charlm.text.unknown import quoted
 from charlm.text.vocabulary import Vocabulary
 
 LARGEST_COUNT = 2**53  # up to here a float holds every integer
@@ -77,9 +78,9 @@ def first_input(label: str | None, labels: Labels | None, vocabulary: Vocabulary
     """
     if labels is None:
         if label is not None:
-            raise UsageError(f"--label {label!r}: this model was trained without labels; leave it out")
+            raise UsageError(f"--label {quoted(label)}: this model was trained without labels; leave it out")
         return vocabulary.start_id
     if label is None:
         raise UsageError(f"this model writes what a label asks for: give --label; {labels.listing}")
-    name = unicodedata.normalize("NFC", label.strip())  # as in the training text
+    name = normalize("NFC", label.strip())  # as in the training text
     return vocabulary.start_id + 1 + labels.require(name, "--label")

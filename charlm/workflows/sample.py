@@ -218,8 +218,11 @@ def read_prompt(options: SampleOptions, vocabulary: Vocabulary, tokenizer: Token
     if unknown and options.on_unknown == "skip":
         ids = np.delete(ids, unknown)
         tokens = np.delete(np.array(tokens, dtype=object), unknown).tolist()
-    # What was no character on the command line must not stop the output.
-    return Prompt(ids, [token.encode("utf-8", "replace").decode("utf-8") for token in tokens])
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # what was no character on the command line must not stop the output
+        tokens = [token.encode("utf-8", "replace").decode("utf-8") for token in tokens]
+    return Prompt(ids, tokens)
 
 
 def _unknown_at(number: int, tokens: list[str], text: str, tokenizer: Tokenizer) -> InputError:

@@ -1,14 +1,16 @@
 """What ``charlm score`` does: the log probability of each line, of each token, or of a whole text.
 
 Each line is a sequence of its own: the model's state begins anew, so neither the other lines nor their order nor how
-many are worked on at once changes a score. A window of the text at a time is in memory.
+many are worked on at once changes a score. A window of the text at a time is in memory; of a very long line its text,
+and the tokens of a piece of it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import chain, compress
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from charlm.text.vocabulary import EOS, EOS_ID
 from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.label_scoring import EVERY_LABEL, Mixture, PriorName
 from charlm.workflows.label_side import first_input
+from charlm.workflows.long_lines import LongLine, is_long, long_ones_apart
 from charlm.workflows.model_files import LoadedModel
 from charlm.workflows.score_results import LabelScores, Mask, Nats, Sentences, Summary, Tokens
 from charlm.workflows.scoring_batches import (
@@ -101,6 +104,9 @@ class Scorer:
                 have been given.
         """
         for text in self._lines(path):
+            if isinstance(text, LongLine):
+                yield self._long_sentence(path, text)
+                continue
             scores = self._score(text)
             counted = scores.kept & ~text.unknown if self._exclude else scores.kept
             begins = _begins(text.sequence_ends)
@@ -124,6 +130,9 @@ class Scorer:
             InputError: as for ``sentences``.
         """
         for text in self._lines(path):
+            if isinstance(text, LongLine):
+                yield from self._long_tokens(path, text)
+                continue
             scores = self._score(text)
             log_probs, kept = scores.log_probs, scores.kept
             symbols = list(text.tokens)
@@ -155,14 +164,26 @@ class Scorer:
             yield from self._one_sequence(path)
             return
         for text in self._lines(path) if self._tokenizer.sequence == "line" else self._paragraphs(path):
+            if isinstance(text, LongLine):
+                for _ in self._pieces(path, text):
+                    pass
+                yield 1
+                continue
             self._score(text)
             yield len(text.lines)
 
-    def _lines(self, path: str) -> Iterator[Text]:
+    def _lines(self, path: str) -> Iterator[Text | LongLine]:
         """The lines of a text in windows, each line a sequence. Those before an error come before the error."""
         number = 1
         characters = None if self._mixture is None else self._mixture.window_characters
-        for lines in line_windows(path, self._tokenizer.encoding, characters):
+        windows = line_windows(path, self._tokenizer.encoding, characters)
+        if self._mixture is None:  # which needs all tokens of a line at once
+            windows = chain.from_iterable(map(long_ones_apart, windows))
+        for lines in windows:
+            if self._mixture is None and is_long(lines[0]):
+                yield LongLine(lines[0], number)
+                number += 1
+                continue
             text = encode(self._vocabulary, self._tokenizer, lines, range(number, number + len(lines)))
             try:
                 self._check(path, text)
@@ -172,6 +193,54 @@ class Scorer:
                 raise
             yield text
             number += len(lines)
+
+    def _pieces(self, path: str, long: LongLine) -> Iterator[tuple[Text, _Scores, int]]:
+        """The tokens of a long line piece by piece, with their scores, and how many came before; the last has its end.
+
+        Raises:
+            InputError: it holds an unknown token and that is an error.
+        """
+        sequence, before = OpenSequence(self._model, self._first_id), 0
+        for piece, is_last in long.pieces(self._tokenizer):
+            text = encode(self._vocabulary, self._tokenizer, [piece], [long.number], [is_last])
+            if not is_last:
+                text = replace(text, ids=text.ids[:-1], tokens=text.tokens[:-1])
+            if self._on_unknown == "error" and (foreign := text.foreign).any():
+                place = int(foreign.argmax())
+                where = column(long.text, before + place, self._tokenizer)
+                message = unknown_message(display_name(path), text.tokens[place], long.number, where, self._tokenizer)
+                raise _UnknownError(message, 0)
+            kept = self._kept(text)
+            scores = _Scores(_spread(sequence.score(text.ids[kept]), kept), kept, None, None)
+            self._count(text, scores.log_probs, kept)
+            yield text, scores, before
+            before += text.ids.size
+        self.summary.sentences += 1
+        self.summary.characters += len(long.text) + 1
+        flags = re.ASCII if self._tokenizer.level == "byte" else 0
+        self.summary.words += sum(1 for _ in re.finditer(r"\S+", long.text, flags))  # no list of them all
+
+    def _long_sentence(self, path: str, long: LongLine) -> Sentences:
+        """A long line with its score."""
+        nats, tokens, unknowns = 0.0, 0, 0
+        for text, scores, _ in self._pieces(path, long):
+            counted = scores.kept & ~text.unknown if self._exclude else scores.kept
+            nats += float(scores.log_probs[counted].sum())
+            tokens += int(np.count_nonzero(counted))
+            unknowns += int(np.count_nonzero(text.unknown))
+        return Sentences(np.array([nats]), [tokens], [unknowns], [long.text])
+
+    def _long_tokens(self, path: str, long: LongLine) -> Iterator[Tokens]:
+        """The tokens of a long line, a piece of it at a time."""
+        for text, scores, before in self._pieces(path, long):
+            symbols = [EOS if i == EOS_ID else token for i, token in zip(text.ids.tolist(), text.tokens, strict=True)]
+            places = np.flatnonzero(scores.kept)
+            unknown = text.unknown[scores.kept]
+            counted = ~unknown if self._exclude else np.ones_like(unknown)
+            yield Tokens(
+                [long.number] * places.size, (places + before + 1).tolist(), list(compress(symbols, scores.kept)),
+                scores.log_probs[scores.kept], counted, unknown.tolist(),
+            )  # fmt: skip
 
     def _paragraphs(self, path: str) -> Iterator[Text]:
         """The paragraphs of a text in windows, as ``Tokenizer.sequence`` has them."""

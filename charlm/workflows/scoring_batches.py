@@ -118,7 +118,10 @@ def line_windows(
         InputError: the text is at fault; the lines before the fault have been given.
     """
     for block in read_blocks(path, encoding=encoding, any_level=any_level):
-        lines = block.removesuffix(NEWLINE).split(NEWLINE)
+        lines = block.split(NEWLINE)
+        if not lines[-1]:
+            lines.pop()  # what follows the block's last newline
+        del block  # a line may be long
         ends = np.fromiter(accumulate(map(len, lines)), np.int64, len(lines)) + np.arange(1, len(lines) + 1)
         windows = max(1, round(int(ends[-1]) / (characters or WINDOW_CHARACTERS)))
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, windows + 1) // windows) + 1

@@ -16,6 +16,7 @@ from charlm.text.corpus import Corpus, load
 from charlm.text.readers import STDIN, read_lines
 from charlm.text.spool import array_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
+from charlm.text.unknown import quoted
 from charlm.text.vocabulary import EOS, EOS_ID, LONGEST_SYMBOL, UNK, Vocabulary
 from charlm.workflows.text_side import text_side
 
@@ -159,7 +160,7 @@ def _listed_vocabulary(path: str, tokenizer: Tokenizer) -> Vocabulary:
             continue
         if not symbol or not tokenizer.can_yield(symbol):
             raise InputError(
-                f"{path}, line {number}: {line!r} is not a token at --level {tokenizer.level}; "
+                f"{path}, line {number}: {quoted(line)} is not a token at --level {tokenizer.level}; "
                 r"a list of symbols has one a line, and \n for the newline"
             )
         if len(symbol) > LONGEST_SYMBOL:
@@ -168,7 +169,7 @@ def _listed_vocabulary(path: str, tokenizer: Tokenizer) -> Vocabulary:
                 "of a vocabulary may have; a list of symbols has one a line"
             )
         if symbol in lines:
-            raise InputError(f"{path}, line {number}: {line!r} stands in line {lines[symbol]} already")
+            raise InputError(f"{path}, line {number}: {quoted(line)} stands in line {lines[symbol]} already")
         lines[symbol] = number
     if not lines:
         raise InputError(f"{path}: holds no symbols; write one a line")

@@ -23,7 +23,6 @@ from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
-from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.text_side import saved_labels
 from charlm.workflows.trained import Trained
 
@@ -67,10 +66,7 @@ class LabelPredictor(Predictor):
         Raises:
             InputError: the text is at fault; the lines before it have been given.
         """
-        number = 0
-        for texts in line_windows(path, self._text.tokenizer.encoding, any_level=False):
-            self.check(path, texts, number, self._text)
-            number += len(texts)
+        for texts in self.texts(path, self._text):
             found = self.probabilities(texts)
             order = np.argsort(-found, axis=1, kind="stable")[:, : self._top]
             yield [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from charlm.text.examples import TAB
 from charlm.text.pairs import Side
 from charlm.text.readers import display_name
 from charlm.text.vocabulary import UNK_ID
+from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.text_side import text_side
 from charlm.workflows.trained import Trained
 
@@ -61,20 +62,27 @@ class Predictor:
         self.tokens += int(rows.ids.size) - texts
         self.unknowns += int(np.count_nonzero(rows.ids == UNK_ID))
 
-    def check(self, path: str, texts: Sequence[str], before: int, side: Side) -> None:
-        """InputError at a line with a tab, if no text of the model's had one: it has its answer with it.
+    def texts(self, path: str, side: Side) -> Iterator[list[str]]:
+        """The lines of a text, a window at a time.
 
-        Args:
-            before: how many lines came before these.
+        Raises:
+            InputError: the text is at fault; or a line has a tab, and no text of the model's had one: then it has its
+                answer with it. The lines before have been given.
         """
-        if side.tokenizer.level == "char" and TAB in side.vocabulary.symbols:
-            return
-        for number, text in enumerate(texts, start=before + 1):
-            if TAB in text:
+        takes_tabs = side.tokenizer.level == "char" and TAB in side.vocabulary.symbols
+        before = 0
+        for texts in line_windows(path, side.tokenizer.encoding, any_level=False):
+            good = len(texts)
+            if not takes_tabs:
+                good = next((number for number, text in enumerate(texts) if TAB in text), good)
+            if good:
+                yield texts[:good]
+            if good < len(texts):
                 raise InputError(
-                    f"{display_name(path)}: line {number} has a tab, which none of the model's texts had; give the "
-                    "texts alone, or --evaluate to compare with the answers"
+                    f"{display_name(path)}: line {before + good + 1} has a tab, which none of the model's texts had; "
+                    "give the texts alone, or --evaluate to compare with the answers"
                 )
+            before += good
 
     def side(self, key: str = "") -> Side:
         """How a side's texts become ids; ``key`` is what its names in the header begin with."""

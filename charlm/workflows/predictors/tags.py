@@ -68,15 +68,14 @@ class TagPredictor(Predictor):
         Raises:
             InputError: the text is at fault; the sentences before it have been given.
         """
-        lines, last, is_open = 0, 0, False
+        lines = last = 0
 
-        def observe(raw: bytes) -> None:
-            nonlocal lines, is_open
-            lines += raw.count(b"\n")
-            is_open = not raw.endswith(b"\n") if raw else is_open
+        def on_line(number: int) -> None:
+            nonlocal lines
+            lines = number
 
         for window in windows(
-            read_sentences(path, token_column=self._token_column, tag_column=None, observe=observe)
+            read_sentences(path, token_column=self._token_column, tag_column=None, on_line=on_line)
         ):  # fmt: skip
             if not last:
                 self._tell_columns(window[0])
@@ -86,8 +85,8 @@ class TagPredictor(Predictor):
                 taggings.append(Tagging(sentence, found, sentence.line - last - 1))
                 last = sentence.line + len(sentence.tokens) - 1
             yield taggings
-        if lines + is_open > last:
-            yield [Tagging(Sentence(0, (), ()), (), lines + is_open - last)]
+        if lines > last:
+            yield [Tagging(Sentence(0, (), ()), (), lines - last)]
 
     def _tell_columns(self, sentence: Sentence) -> None:
         """Say which column is read if there are several: a plain sentence a line would be taken for columns."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from charlm.errors import UsageError
+from charlm.errors import CheckpointError, UsageError
 from charlm.evaluation.edits import EditScores, score_edits
 from charlm.text.buckets import Buckets, Rows
 from charlm.text.examples import read_pairs
+from charlm.text.labels import SEPARATORS
 from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.beams import Hypothesis
 from charlm.workflows.finite import naming
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
-from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.trained import Trained
 from charlm.workflows.transduction import beam
 
@@ -43,6 +43,8 @@ class TransducePredictor(Predictor):
         self._width, self._best = beam or n_best, n_best
         self._source = self.side()
         self._target = self.side("target_")
+        if any(separator in symbol for symbol in self._target.vocabulary.symbols for separator in SEPARATORS):
+            raise CheckpointError(f"{self.path}: a target's symbol holds a tab or a line break; use another copy")
 
     def _hypotheses(self, rows: Rows) -> list[list[Hypothesis]]:
         """Targets of each source, the likeliest first."""
@@ -63,10 +65,7 @@ class TransducePredictor(Predictor):
             InputError: the text is at fault; the lines before it have been given.
         """
         symbols, join = self._target.vocabulary.symbols, self._target.tokenizer.join
-        number = 0
-        for texts in line_windows(path, self._source.tokenizer.encoding, any_level=False):
-            self.check(path, texts, number, self._source)
-            number += len(texts)
+        for texts in self.texts(path, self._source):
             found = self._hypotheses(self._source.rows(texts))
             yield [
                 Transduction(
