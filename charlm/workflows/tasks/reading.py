@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from charlm import checkpoint
 from charlm.errors import InputError, UsageError
 from charlm.text import token_file
+from charlm.text.inputs import Inputs
 from charlm.text.labels import Labels
 from charlm.text.readers import STDIN
 from charlm.text.tokenizer import Tokenizer
@@ -26,6 +28,10 @@ class CorpusLike(Protocol):
     @property
     def sha256(self) -> str:
         """Of the inputs' bytes, in hexadecimal."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What was read."""
 
     @property
     def names(self) -> list[str]:
@@ -202,3 +208,13 @@ class Reading:
 def fingerprint(train: CorpusLike, valid: CorpusLike | None) -> dict[str, str | None]:
     """What the corpora are known by."""
     return {"sha256": train.sha256, "valid_sha256": None if valid is None else valid.sha256}
+
+
+def files_read(train: CorpusLike, valid: CorpusLike | None) -> dict[str, Any]:
+    """Which files those are, for people; those of the validation only if they are others."""
+    others = None if valid is None or valid.inputs == train.inputs else valid.inputs
+    return {"files": _listed(train.inputs), "valid_files": None if others is None else _listed(others)}
+
+
+def _listed(inputs: Inputs) -> list[dict[str, Any]]:
+    return [asdict(file) for file in inputs.files]
