@@ -28,6 +28,7 @@ COMMANDS = {
     "score": "Say how probable a model finds each line of a text.",
     "predict": "Label texts, tag tokens, or make one text of another.",
     "gradients": "Show how far back the gradient of a step's loss reaches.",
+    "info": "Say what a model is, and how it was made.",
 }
 
 EPILOG = """\b
@@ -160,9 +161,10 @@ def report(error: Exception) -> int:
         return 0  # whoever read our output has read enough
     line, code = describe(error)
     # A file name may hold line breaks or escape sequences; neither may reach the terminal.
+    from charlm.cli.terminal import printable  # here, as --help does without
+
     line = " ".join(part.strip() for part in line.splitlines())
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    click.echo(f"charlm: error: {line}", err=True)
+    click.echo(f"charlm: error: {printable(line)}", err=True)
     return code
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def facts(threads: int) -> dict[str, Any]:
         "vector_bits": 8 * VECTOR_BYTES,
         "cores": available_cores(),
         "threads": threads,
-        "python": f"{sys.implementation.name} {platform.python_version()}",
+        "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,

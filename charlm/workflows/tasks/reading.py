@@ -201,7 +201,8 @@ class Reading:
             if known.get(part) != now[part]:
                 raise InputError(
                     f"{', '.join(train.names)}: {what} is not the one this training began with (SHA-256 "
-                    f"{str(known.get(part))[:12]}, now {str(now[part])[:12]}); to train on another, use --init-from"
+                    f"{str(known.get(part))[:12]}, now {str(now[part])[:12]}); to begin anew on another with the "
+                    f"weights that there are: --init-from {self.request.output} and another -o"
                 )
 
 
