@@ -79,6 +79,15 @@ class Reading:
         """Whether nothing brings its own vocabulary."""
         return self.saved is None and self.origin is None
 
+    @property
+    def seed(self) -> int:
+        """Of what is drawn at random, the lines held out among it: as the training began, if it is resumed."""
+        if self.saved is None:
+            return self.request.seed or 0
+        return checkpoint.require(
+            checkpoint.require(self.saved.header, "training", dict, self._path), "seed", int, self._path
+        )
+
     def known_header(self) -> tuple[dict[str, Any], str] | None:
         """The header that brings vocabularies and labels, and its file; None if the text is to give them."""
         if self.saved is not None:
