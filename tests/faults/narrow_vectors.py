@@ -162,14 +162,17 @@ def worst(one: bytes, other: bytes) -> tuple[float, int, int]:
     return max(gaps, default=0.0), sum(x != y for (x, _), (y, _) in zip(first, second, strict=True)), len(first)
 
 
-def train_a_little(at: Machine, level: Level, case: Case, model: str) -> tuple[list[float], dict[str, Any]]:
-    """Losses and weights after an epoch of the short text."""
+def train_a_little(at: Machine, level: Level, case: Case, model: str) -> tuple[list[float], dict[str, Any], str]:
+    """Losses and weights after an epoch of the short text, and the vectors that it was done with."""
     at.run(
         level, "train", "short", "-o", model, *case.options, "--epochs", "1", "--log", f"{model}.jsonl", "--quiet",
         "--valid-frac", "0.1",
     )  # fmt: skip
     events = [json.loads(line) for line in (at.folder / f"{model}.jsonl").read_text().splitlines()]
-    return [one["loss_nats"] for one in events if one["event"] == "step"], checkpoint.load(at.folder / model).arrays
+    loaded = checkpoint.load(at.folder / model)
+    host = loaded.header["sessions"][-1]["host"]
+    vectors = f"{host['vector_bits']}{' FMA' if 'fma' in host['features'] else ''}"
+    return [one["loss_nats"] for one in events if one["event"] == "step"], loaded.arrays, vectors
 
 
 def apart(one: Any, other: Any) -> float:
@@ -192,11 +195,11 @@ def check_case(case: Case, levels: Sequence[Level], epochs: int, table: Table) -
         at.write_texts(case)
         at.run(first, "train", "text", "-o", "wide.npz", *case.options, "--epochs", str(epochs), "--quiet")
         reference = at.use(first, case, "wide.npz")
-        losses, weights = train_a_little(at, first, case, "short.npz")
+        losses, weights, _ = train_a_little(at, first, case, "short.npz")
         for number, level in enumerate(levels[1:]):
             gap, others, total = worst(reference, at.use(level, case, "wide.npz"))
             model = f"short{number}.npz"
-            own_losses, own_weights = train_a_little(at, level, case, model)
+            own_losses, own_weights, vectors = train_a_little(at, level, case, model)
             shapes = {name: array.shape for name, array in weights.items()}
             if shapes != {name: array.shape for name, array in own_weights.items()}:
                 broken.append(f"{case.name}, {level.name}: other shapes in the model file")
@@ -204,7 +207,7 @@ def check_case(case: Case, levels: Sequence[Level], epochs: int, table: Table) -
             loss_gap, weight_gap = apart([losses], [own_losses]), apart(weights.values(), own_weights.values())
             back, _, _ = worst(at.use(first, case, model), at.use(level, case, model))
             cells = [f"{gap:.1e}", f"{others} of {total}", f"{loss_gap:.1e}", f"{weight_gap:.1e}", f"{back:.1e}"]
-            print(table.line([case.name, level.name, *cells]), flush=True)
+            print(table.line([case.name, level.name, vectors, *cells]), flush=True)
             if max(gap, back) > BOUND:
                 broken.append(f"{case.name}, {level.name}: log probabilities differ by {max(gap, back):.1e}")
             if max(loss_gap, weight_gap) > TRAINED_BOUND:
@@ -230,7 +233,7 @@ def main() -> int:
     if missing:
         print(f"this processor cannot stand for: {', '.join(missing)}\n")
     table = Table(
-        ("model", 14), ("narrower", 22), ("log prob", 9), ("others", 12), ("loss", 9), ("weights", 9), ("back", 9)
+        ("model", 14), ("narrower", 22), ("bits", 7), ("log prob", 9), ("others", 12), ("loss", 9), ("weights", 9), ("back", 9)
     )  # fmt: skip
     print(table.head(), flush=True)
     broken: list[str] = []
