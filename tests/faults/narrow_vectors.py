@@ -233,7 +233,8 @@ def main() -> int:
     if missing:
         print(f"this processor cannot stand for: {', '.join(missing)}\n")
     table = Table(
-        ("model", 14), ("narrower", 22), ("bits", 7), ("log prob", 9), ("others", 12), ("loss", 9), ("weights", 9), ("back", 9)
+        ("model", 14), ("narrower", 22), ("bits", 7), ("log prob", 9), ("others", 12), ("loss", 9), ("weights", 9),
+        ("back", 9),
     )  # fmt: skip
     print(table.head(), flush=True)
     broken: list[str] = []
