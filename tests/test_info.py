@@ -234,14 +234,14 @@ def test_sessions_are_listed(tmp_path: Path) -> None:
 
 
 def test_what_an_older_file_does_not_say_is_not_recorded(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.npz", corpus={"names": ["old.txt"], "sha256": "ab" * 32, "valid_sha256": None})
+    path = write(tmp_path / "m.npz", corpus={"names": ["old.txt"], "sha256": "ab" * 32, "valid_sha256": "cd" * 32})
     found = info(str(path))
     assert (found["corpus"]["files"], found["corpus"]["names"]) == (None, ["old.txt"])
     assert found["sessions"] == [
         {"from_step": None, "command": "charlm train a.txt -o m.npz", "charlm": None, "host": None}
     ]
     text = report(path)
-    for part in ("old.txt", "ab" * 32, "charlm train a.txt -o m.npz", "host not recorded"):
+    for part in ("old.txt", "ab" * 32, "cd" * 32, "charlm train a.txt -o m.npz", "host not recorded"):
         assert part in text
 
 

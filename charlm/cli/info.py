@@ -164,6 +164,8 @@ class _Report:
         if files is None:
             yield from self._field("", ", ".join(corpus["names"] or [UNKNOWN]))
             yield from self._field("SHA-256", whole)
+            if corpus["valid_sha256"] not in (None, corpus["sha256"]):
+                yield from self._field("validation", f"SHA-256 {corpus['valid_sha256']}")
             return
         yield from self._files("", files)
         if [file["sha256"] for file in files] != [corpus["sha256"]]:
