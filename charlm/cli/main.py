@@ -161,10 +161,9 @@ def report(error: Exception) -> int:
         return 0  # whoever read our output has read enough
     line, code = describe(error)
     # A file name may hold line breaks or escape sequences; neither may reach the terminal.
-    from charlm.cli.terminal import printable  # here, as --help does without
-
     line = " ".join(part.strip() for part in line.splitlines())
-    click.echo(f"charlm: error: {printable(line)}", err=True)
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    click.echo(f"charlm: error: {line}", err=True)
     return code
 
 
