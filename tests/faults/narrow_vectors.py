@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,11 +28,10 @@ import numpy as np
 
 from charlm import checkpoint
 from tests.benchmarks.table import Table
-from tests.faults.same_bits import ROOT, Failure, chosen, machine
+from tests.faults.same_bits import ROOT, Failure, chosen, finished, machine
 
 BOUND = 1e-5  # of a line's log probability, relative
 TRAINED_BOUND = 1e-3  # of losses and weights after some steps, relative: rounding grows in training
-LONGEST_SECONDS = 600
 TRAINED_LINES = 400
 FIRST = "all there is"
 
@@ -109,10 +107,7 @@ class Machine:
 
     def run(self, level: Level, *arguments: str) -> bytes:
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | level.variables()
-        done = subprocess.run(
-            [sys.executable, "-m", "charlm", *arguments], cwd=self.folder, env=environment, capture_output=True,
-            timeout=LONGEST_SECONDS, check=False,
-        )  # fmt: skip
+        done = finished([sys.executable, "-m", "charlm", *arguments], self.folder, environment)
         if done.returncode:
             raise Failure(f"{level.name}: charlm {' '.join(arguments)}: {done.stderr[-300:]!r}")
         return done.stdout

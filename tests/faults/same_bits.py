@@ -30,7 +30,7 @@ from tests.benchmarks.table import Table
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "clipped")  # of a validation's record; the latter is a share that is rounded
-LONGEST_SECONDS = 300  # of one process; then something hangs
+LONGEST_SECONDS = 600  # of one process; then something hangs
 # `--threads 4` is reduced to the cores that there are, so a process may be told that there are four.
 MANY_CORES = (
     "import charlm.engine.threads as threads\n"
@@ -159,6 +159,18 @@ class Failure(Exception):
     """A command did not do what it should, or a run was not like another."""
 
 
+def finished(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """A process that has ended; `Failure` if it does not."""
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, timeout=LONGEST_SECONDS, check=False
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{' '.join(command)}: not done after {LONGEST_SECONDS} s") from None
+
+
 def run_command(arguments: Sequence[str], folder: Path, condition: Condition, home: Path) -> bytes:
     """The standard output of one command in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LC_")}
@@ -169,9 +181,7 @@ def run_command(arguments: Sequence[str], folder: Path, condition: Condition, ho
         environment["XDG_CACHE_HOME"] = str(home / condition.environment["XDG_CACHE_HOME"])
     start = ["-c", MANY_CORES] if "4" in arguments[-1:] and "--threads" in arguments else ["-m", "charlm"]
     command = [sys.executable, *condition.python, *start, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, timeout=LONGEST_SECONDS, check=False
-    )  # fmt: skip
+    done = finished(command, folder, environment)
     if done.returncode:
         raise Failure(
             f"{condition.name}: charlm {' '.join(arguments)}: exit code {done.returncode}, {done.stderr[-300:]!r}"
