@@ -142,12 +142,12 @@ def save(path: PathLike, header: Mapping[str, Any], arrays: Mapping[str, NDArray
                 stream.write(array.reshape(-1).view(np.uint8).data)  # write_array would copy it
 
 
-def load(path: PathLike, *, kind: str = "model") -> Checkpoint:
+def load(path: PathLike, *, kind: str | None = "model") -> Checkpoint:
     """Read a checkpoint, and refuse whatever is not what ``save`` writes.
 
     Args:
         path: the file to read.
-        kind: what it must be for: "model" or "training-state".
+        kind: what it must be for: "model" or "training-state"; None for either.
 
     Raises:
         CheckpointError: the file is missing, foreign, damaged, newer, of another kind, or holds a value that
@@ -289,7 +289,7 @@ def _members(path: PathLike, archive: zipfile.ZipFile, file_bytes: int) -> dict[
     return members
 
 
-def _read_header(path: PathLike, archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: str) -> dict[str, Any]:
+def _read_header(path: PathLike, archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: str | None) -> dict[str, Any]:
     """The JSON header, once its format, schema and kind are found to be those that can be read."""
     if info.file_size > HEADER_LIMIT_BYTES + 2**16:  # the latter for the .npy head
         raise _error(path, f"the header takes {info.file_size:,} bytes, more than any model needs")
@@ -313,9 +313,10 @@ def _read_header(path: PathLike, archive: zipfile.ZipFile, info: zipfile.ZipInfo
     if schema < 1:
         raise _error(path, f"the header's schema is {schema}, which never was")
     found = require(header, "kind", str, path)
-    if found != kind:
-        what = f"holds {KINDS.get(found, _brief(found))}, not {KINDS.get(kind, kind)}"
-        raise _error(path, what, KIND_REMEDIES.get(kind, REPLACE))
+    if found not in ((kind,) if kind is not None else KINDS):
+        wanted = "a model or a training state" if kind is None else KINDS.get(kind, kind)
+        what = f"holds {KINDS.get(found, _brief(found))}, not {wanted}"
+        raise _error(path, what, REPLACE if kind is None else KIND_REMEDIES.get(kind, REPLACE))
     return header
 
 

@@ -62,7 +62,7 @@ def test_help_lists_the_commands_in_the_order_of_use(runner: CliRunner, option: 
     assert (result.exit_code, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
     commands = [line for line in lines if line[0] in COMMANDS]
-    assert [line[0] for line in commands] == ["tokenize", "train", "sample", "score", "predict", "gradients"]
+    assert [line[0] for line in commands] == ["tokenize", "train", "sample", "score", "predict", "gradients", "info"]
     assert all(" ".join(line[1:]) == COMMANDS[line[0]] for line in commands)
     assert "charlm train names.txt -o names.npz" in result.stdout
     assert "Exit status: 0 done, 1 " in result.stdout

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from charlm.cli.options import cell_names, text_options, threads_option
-from charlm.cli.output import Output, say
+from charlm.cli.output import Output, can_show, say
 from charlm.cli.progress import announce_compilation, new_bar
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def gradients(positions: int | None, as_json: bool, **given: Any) -> None:
 
 def _report(result: Gradients) -> str:
     """The drawing, the table, and a line on clipping for each model."""
-    from charlm.evaluation.chart import panels
+    from charlm.evaluation.chart import BLOCKS, panels
     from charlm.text.readers import display_name
     from charlm.workflows.gradients import points
 
@@ -102,18 +101,8 @@ def _report(result: Gradients) -> str:
     count = max(curve.positions for curve in result.curves)
     head = f"|d loss<t> / d s<t-k>|, mean over {count:,} tokens of {display_name(result.corpus)}\n\n"
     told = [f"{curve.name}: {_clipping(curve.clipping)}" for curve in result.curves if curve.model is not None]
-    drawing = panels(curves, across, up, ascii_only=not _can_show_blocks())
+    drawing = panels(curves, across, up, ascii_only=not can_show(BLOCKS))
     return "\n".join([head + drawing, _table(result), *told]).rstrip()
-
-
-def _can_show_blocks() -> bool:
-    from charlm.evaluation.chart import BLOCKS
-
-    try:
-        BLOCKS.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _table(result: Gradients) -> str:

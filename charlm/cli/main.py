@@ -29,6 +29,7 @@ COMMANDS = {
     "score": "Say how probable a model finds each line of a text.",
     "predict": "Label texts, tag tokens, or make one text of another.",
     "gradients": "Show how far back the gradient of a step's loss reaches.",
+    "info": "Say what a model is, and how it was made.",
 }
 
 EPILOG = """\b

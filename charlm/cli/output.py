@@ -44,6 +44,20 @@ def _json_form(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
+def on_one_line(text: str) -> str:
+    """The text with an escape for whatever could not be printed, or would leave the line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def can_show(text: str) -> bool:
+    """Whether the locale's encoding, or the one that standard output was given, has all characters of a text."""
+    try:
+        text.encode((sys.stdout and sys.stdout.encoding) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether somebody sees what goes through one of the standard streams, which is None if it is closed."""
     return stream is not None and stream.isatty()

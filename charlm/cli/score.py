@@ -224,7 +224,7 @@ def _json_label_objects(keys: Sequence[str], values: Nats) -> Iterator[str]:
 
 
 def _token_rows(tokens: Tokens, base: str) -> Iterable[str]:
-    from charlm.workflows.tokenize import visible
+    from charlm.text.visible import visible
 
     numbers = _where_counted(tokens, _numbers(tokens.log_probs_nats, base), "NA")
     shown = {symbol: visible(symbol) for symbol in set(tokens.symbols)}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from llvmlite import binding
+from numba.core import codegen as numba_codegen
 from numba.core import config as numba_config
 from numba.core import event
 from numba.core import sigutils as numba_sigutils
@@ -29,6 +30,7 @@ from charlm.engine import kernel_cache
 from charlm.engine.kernel_cache import KernelFile
 
 config: Any = numba_config  # its options are made at run time
+codegen: Any = numba_codegen
 types: Any = numba_types  # this and the next two have types in later versions only
 sigutils: Any = numba_sigutils
 CompileResult: Any = NumbaResult
@@ -45,9 +47,10 @@ LARGE = 200  # instructions of a kernel that is not copied into its callers; LLV
 
 def _features() -> frozenset[str]:
     """Names of the vector features that kernels are compiled for."""
-    if config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES, e.g. to try narrower vectors
-        return frozenset(f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+"))
-    return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
+    named: str | None = config.CPU_FEATURES  # NUMBA_CPU_FEATURES, e.g. to try narrower vectors
+    if named is None:
+        named = codegen.get_host_cpu_features()  # Numba's, which knows NUMBA_ENABLE_AVX too
+    return frozenset(feature[1:] for feature in named.split(",") if feature.startswith("+"))
 
 
 FEATURES = _features()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from xml.sax.saxutils import escape
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 Point = tuple[float, float]
@@ -195,7 +195,9 @@ def _line(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str, colour: str, more: str = "") -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="{kind}" {place} fill="{colour}" {more}>{escape(text)}</text>'.replace(" >", ">")
+    return f'<text class="{kind}" {place} fill="{colour}" {more}>{html.escape(text, quote=False)}</text>'.replace(
+        " >", ">"
+    )
 
 
 # A terminal

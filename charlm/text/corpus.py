@@ -129,8 +129,7 @@ def _split_stored(stored: Corpus, fraction: Fraction) -> tuple[Corpus, Corpus | 
         tokens=counts.tokens,
         tokenizer=stored.tokenizer,
         blank_lines=counts.blank_lines,
-        sha256=stored.sha256,
-        names=stored.names,
+        inputs=stored.inputs,
     )
     train, valid = _finish(draft, fraction, 1, None, stored.vocabulary)
     if valid is not None and stored.tokenizer.level == "word" and counts.unknowns:
@@ -177,8 +176,7 @@ def _finish(
             vocabulary=vocabulary,
             tokenizer=draft.tokenizer,
             counts=tally.result(final_ids, blank_lines),
-            sha256=draft.sha256,
-            names=draft.names,
+            inputs=draft.inputs,
         )
         for spool, tally, blank_lines in zip(spools, tallies, (draft.blank_lines, 0), strict=True)
     )

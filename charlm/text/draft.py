@@ -7,7 +7,6 @@ second one); counting, splitting and renumbering then work on the spooled ids.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import InputError, UsageError
+from charlm.text.inputs import Inputs, OfInputs, Witness
 from charlm.text.label_column import LabelColumn
 from charlm.text.pieces import pieces, take
 from charlm.text.readers import STDIN, display_name, read_blocks
@@ -30,7 +30,7 @@ NEWLINE_MARK = "\0"
 
 
 @dataclass(frozen=True)
-class Draft:
+class Draft(OfInputs):
     """A text as provisional ids.
 
     Attributes:
@@ -39,8 +39,7 @@ class Draft:
         tokens: how many, ends of sequences not counted.
         tokenizer: what the tokens are.
         blank_lines: how many were skipped.
-        sha256: of the inputs' bytes in order (unpacked), in hexadecimal.
-        names: the inputs.
+        inputs: what was read.
         labels: the label of each sequence, if the texts have them.
     """
 
@@ -49,8 +48,7 @@ class Draft:
     tokens: int
     tokenizer: Tokenizer
     blank_lines: int
-    sha256: str
-    names: list[str]
+    inputs: Inputs
     labels: LabelColumn | None = None
 
 
@@ -83,13 +81,13 @@ def draft_texts(
         raise UsageError("standard input (-) can be read only once; name it once")
     numbering: _Numbering = _Words() if tokenizer.level == "word" else _Characters(tokenizer.is_space)
     labels = LabelColumn() if labelled else None
-    digest = hashlib.sha256()
+    witness = Witness()
     spool = Spool()
     tokens = 0
     blank_lines = 0
 
     def observe(raw: bytes) -> None:
-        digest.update(raw)
+        witness.read(raw)
         if on_bytes is not None:
             on_bytes(len(raw))
 
@@ -98,11 +96,11 @@ def draft_texts(
         for ids in _stream(path, tokenizer, numbering, cutter, observe, labels):
             spool.append(ids, len(numbering.symbols))
             tokens += int(np.count_nonzero(ids != EOS_ID))
+        witness.end(path)
         blank_lines += cutter.blank_lines
     if labels is not None:
         blank_lines = labels.blank_lines
-    names = [display_name(path) for path in paths]
-    return Draft(spool.blocks, numbering.symbols, tokens, tokenizer, blank_lines, digest.hexdigest(), names, labels)
+    return Draft(spool.blocks, numbering.symbols, tokens, tokenizer, blank_lines, witness.inputs, labels)
 
 
 def _stream(

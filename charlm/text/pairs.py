@@ -11,6 +11,7 @@ import numpy as np
 from charlm.errors import InputError
 from charlm.text.buckets import Rows
 from charlm.text.examples import Pair, read_pairs
+from charlm.text.inputs import Inputs, OfInputs
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, SPECIAL, UNK_ID, Vocabulary
 from charlm.text.whole import Examples, hold_out, read_whole
@@ -49,7 +50,7 @@ class PairCounts:
 
 
 @dataclass(frozen=True, eq=False)
-class PairCorpus:
+class PairCorpus(OfInputs):
     """Pairs as ids, each sequence closed by EOS.
 
     Attributes:
@@ -65,8 +66,7 @@ class PairCorpus:
     pairs: list[Pair]
     places: list[str]
     counts: PairCounts
-    sha256: str
-    names: list[str]
+    inputs: Inputs
 
     @property
     def size(self) -> int:
@@ -127,4 +127,4 @@ def _numbered(part: Examples[Pair], sides: tuple[Side, Side]) -> PairCorpus:
         source_unknowns=int(np.count_nonzero(sources.ids == UNK_ID)),
         target_unknowns=int(np.count_nonzero(targets.ids == UNK_ID)),
     )
-    return PairCorpus(sources, targets, source, target, part.examples, part.places, counts, part.sha256, part.names)
+    return PairCorpus(sources, targets, source, target, part.examples, part.places, counts, part.inputs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.text.inputs import Inputs, OfInputs
 from charlm.text.labels import Labels
 from charlm.text.spool import Ids
 from charlm.text.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
+class Corpus(OfInputs):
     """A text as ids, and how it became so.
 
     Attributes:
@@ -53,8 +54,7 @@ class Corpus:
         vocabulary: what the ids mean.
         tokenizer: what the tokens are.
         counts: what was counted.
-        sha256: of the inputs' bytes in order (unpacked), in hexadecimal, whether or not they were split.
-        names: the inputs, as the user named them.
+        inputs: what was read, whether or not it was split.
         labels: what the label ids mean, if the sequences have labels.
         label_ids: (sequences,), the label of each, in the order of ``tokens``.
     """
@@ -63,8 +63,7 @@ class Corpus:
     vocabulary: Vocabulary
     tokenizer: Tokenizer
     counts: Counts
-    sha256: str
-    names: list[str]
+    inputs: Inputs
     labels: Labels | None = None
     label_ids: NDArray[np.int32] | None = None
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.text.buckets import Rows
 from charlm.text.examples import LAST, Sentence, read_sentences
+from charlm.text.inputs import Inputs, OfInputs
 from charlm.text.labels import Labels
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import UNK_ID, Vocabulary
@@ -100,7 +101,7 @@ def number_tokens(sentences: Iterable[Sequence[str]], lexicon: Lexicon) -> Token
 
 
 @dataclass(frozen=True, eq=False)
-class TaggedCorpus:
+class TaggedCorpus(OfInputs):
     """Sentences as ids.
 
     Attributes:
@@ -116,8 +117,7 @@ class TaggedCorpus:
     sentences: list[Sentence]
     places: list[str]
     counts: TaggedCounts
-    sha256: str
-    names: list[str]
+    inputs: Inputs
 
     @property
     def size(self) -> int:
@@ -176,7 +176,7 @@ def _numbered(part: Examples[Sentence], lexicon: Lexicon, labels: Labels) -> Tag
         unknowns=int(np.count_nonzero(tokens.word_ids[tokens.rows.ids] == UNK_ID)),
     )
     return TaggedCorpus(
-        tokens, Rows.of_sequences(tags), lexicon, labels, part.examples, part.places, counts, part.sha256, part.names
+        tokens, Rows.of_sequences(tags), lexicon, labels, part.examples, part.places, counts, part.inputs
     )
 
 

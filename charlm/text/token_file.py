@@ -8,6 +8,7 @@ ids                     uint8, uint16 or int32, little-endian, mapped into memor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -17,6 +18,7 @@ import numpy as np
 
 from charlm import __version__, files
 from charlm.errors import InputError
+from charlm.text.inputs import Input, Inputs
 from charlm.text.readers import STDIN
 from charlm.text.records import Corpus, Counts
 from charlm.text.spool import Ids, array_blocks, token_dtype
@@ -82,6 +84,7 @@ def read(path: str) -> Corpus:
                 raise InputError(f"{path}: not a token file; {REMEDY}")
             line = file.readline(HEADER_LIMIT_BYTES)
             start = _aligned(file.tell())
+            digest = hashlib.sha256(MAGIC + line + file.read(start - file.tell()))
             length_bytes = file.seek(0, os.SEEK_END) - start
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
@@ -99,15 +102,19 @@ def read(path: str) -> Corpus:
                 f"{path}: written by charlm {header.get('charlm')} in a newer form ({schema}, not {SCHEMA}); "
                 "update charlm"
             )
-        return _corpus(path, header, start, length_bytes)
+        return _corpus(path, header, start, length_bytes, digest)
     except (ValueError, RecursionError) as error:
         is_syntax = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
         what = "its header is not JSON" if is_syntax else error
         raise InputError(f"{path}: damaged, {what}; {REMEDY}") from None
 
 
-def _corpus(path: str, header: dict[str, Any], start: int, length_bytes: int) -> Corpus:
-    """The corpus that the header describes; ValueError, half a line, for what is wrong with it."""
+def _corpus(path: str, header: dict[str, Any], start: int, length_bytes: int, digest: Any) -> Corpus:
+    """The corpus that the header describes; ValueError, half a line, for what is wrong with it.
+
+    Args:
+        digest: of what stands before the ids.
+    """
     vocabulary = Vocabulary.from_symbols(header.get("symbols"))
     tokenizer = Tokenizer.from_json(header.get("tokenizer"))
     tokenizer.check_symbols(vocabulary.symbols)
@@ -127,15 +134,18 @@ def _corpus(path: str, header: dict[str, Any], start: int, length_bytes: int) ->
         state = "cut short" if length_bytes < length * dtype.itemsize else "longer than it says"
         raise ValueError(f"the file is {state}")
     tokens: Ids = np.memmap(path, dtype=dtype.newbyteorder("<"), mode="r", offset=start, shape=(length,))
-    _check_ids(tokens, vocabulary.size, counts)
-    return Corpus(tokens, vocabulary, tokenizer, Counts(**counts), sha256, [path])
+    _check_ids(tokens, vocabulary.size, counts, digest)
+    itself = Input(path, start + length_bytes, digest.hexdigest())
+    return Corpus(tokens, vocabulary, tokenizer, Counts(**counts), Inputs((itself,), sha256))
 
 
-def _check_ids(tokens: Ids, size: int, counts: dict[str, int]) -> None:
+def _check_ids(tokens: Ids, size: int, counts: dict[str, int], digest: Any) -> None:
+    """ValueError if the ids are not those that were counted; they are hashed on the way."""
     ends = unknowns = 0
     for block in array_blocks(tokens):
         if int(block.max()) >= size or int(block.min()) < 0:
             raise ValueError("it holds an id that its vocabulary lacks")
+        digest.update(block.view(np.uint8))
         ends += int(np.count_nonzero(block == EOS_ID))
         unknowns += int(np.count_nonzero(block == UNK_ID))
     # The training part of a text that was split may end within a sequence.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from charlm.errors import InputError, UsageError
+from charlm.text.inputs import Inputs, OfInputs, Witness
 from charlm.text.readers import STDIN, display_name
 from charlm.text.split import exact_fraction, held_evenly
 
@@ -23,19 +23,17 @@ class Reader(Protocol[T_co]):
 
 
 @dataclass(frozen=True)
-class Examples(Generic[T]):
+class Examples(OfInputs, Generic[T]):
     """The examples of some inputs.
 
     Attributes:
         places: of each, the input and the line it begins in, such as ``visits.conll: line 7``.
-        sha256: of the inputs' bytes in order (unpacked), in hexadecimal.
-        names: the inputs.
+        inputs: what was read.
     """
 
     examples: list[T]
     places: list[str]
-    sha256: str
-    names: list[str]
+    inputs: Inputs
 
 
 class Numbered(Protocol):
@@ -58,17 +56,18 @@ def read_whole(paths: Sequence[str], read: Reader[N]) -> Examples[N]:
     """
     if list(paths).count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once; name it once")
-    digest = hashlib.sha256()
+    witness = Witness()
     examples: list[N] = []
     places: list[str] = []
     for path in paths:
         before = len(examples)
-        examples.extend(read(path, observe=digest.update))
+        examples.extend(read(path, observe=witness.read))
+        witness.end(path)
         name = display_name(path)
         places.extend(f"{name}: line {example.line}" for example in examples[before:])
         if len(examples) == before:
             raise InputError(f"{name}: holds nothing but blank lines")
-    return Examples(examples, places, digest.hexdigest(), [display_name(path) for path in paths])
+    return Examples(examples, places, witness.inputs)
 
 
 def hold_out(whole: Examples[N], fraction: float) -> tuple[Examples[N], Examples[N] | None]:
@@ -87,8 +86,6 @@ def hold_out(whole: Examples[N], fraction: float) -> tuple[Examples[N], Examples
         numbers = [number for number, is_held in enumerate(held) if is_held == wanted]
         if not numbers:
             raise InputError(f"{whole.names[0]}: {len(held)} examples are too few to hold out {fraction:g} of them")
-        return Examples(
-            [whole.examples[i] for i in numbers], [whole.places[i] for i in numbers], whole.sha256, whole.names
-        )
+        return Examples([whole.examples[i] for i in numbers], [whole.places[i] for i in numbers], whole.inputs)
 
     return part(False), part(True)

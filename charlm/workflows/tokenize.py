@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,10 +16,10 @@ from charlm.text.readers import STDIN, read_lines
 from charlm.text.spool import array_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.unknown import quoted
+from charlm.text.visible import visible
 from charlm.text.vocabulary import EOS, EOS_ID, LONGEST_SYMBOL, UNK, Vocabulary
 from charlm.workflows.text_side import text_side
 
-VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 NEWLINE_ESCAPE = r"\n"
 ZIP_MAGIC = b"PK\x03\x04"  # how a model (.npz) begins
 
@@ -203,19 +202,3 @@ def shown_lines(corpus: Corpus) -> Iterator[str]:
         text = (rest + "".join(map(shown.__getitem__, block.tolist()))).replace(" \n", "\n")
         rest = " " if text.endswith(" ") else ""
         yield text.removesuffix(" ")
-
-
-def visible(symbol: str) -> str:
-    """A symbol with a sign or its code point for what could not be seen or would be taken for a sign."""
-    shown = "".join(map(_visible_character, symbol))
-    if unicodedata.category(symbol[0]).startswith("M"):  # it would be drawn onto whatever stands before it
-        return f"U+{ord(symbol[0]):04X}{shown[1:]}"
-    return shown
-
-
-def _visible_character(character: str) -> str:
-    if character in VISIBLE:
-        return VISIBLE[character]
-    if character.isprintable() and character not in VISIBLE.values():
-        return character
-    return f"U+{ord(character):04X}"

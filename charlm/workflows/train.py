@@ -18,6 +18,7 @@ from charlm.training.loop import Finished, RolledBack, StepDone, Trainer, Valida
 from charlm.training.state import Progress, Window
 from charlm.workflows.kept_models import found_steps, refuse_step_paths, step_path
 from charlm.workflows.saving import Saver, best_shapes
+from charlm.workflows.sessions import sessions
 from charlm.workflows.train_plan import Plan
 from charlm.workflows.train_request import TrainRequest, resume_path
 from charlm.workflows.trained import MODELS
@@ -132,6 +133,8 @@ class _Session:
             self.model.parameters.assign(dict(origin.model.parameters))
         else:
             self.model.initialise(np.random.default_rng(self.options.seed))
+        header = None if saved is None else saved.header
+        self.sessions = sessions(header, self.request.command, state.progress.step, self.model.team.threads)
         self.plan.saved = self.plan.origin = None  # copied; their arrays would be held to the end
         self.model.changed()
 
@@ -246,6 +249,7 @@ class _Session:
             "model": self.model.config.to_json(),
             "training": asdict(self.options),
             "command": self.request.command,
+            "sessions": self.sessions,
             "history": self.trainer.state.progress.history,
         }
 

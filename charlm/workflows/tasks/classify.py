@@ -40,7 +40,7 @@ class ClassifyMaterial(WholeMaterial):
         tokenizer, vocabulary, least_count = reading.text_side(request.text)
         read = partial(
             load, request.corpus, tokenizer, min_count=least_count, vocab_size=request.text.vocab_size,
-            vocabulary=vocabulary, labelled=True, labels=reading.labels(), seed=request.seed or 0,
+            vocabulary=vocabulary, labelled=True, labels=reading.labels(), seed=reading.seed,
         )  # fmt: skip
         self.train, self.valid = reading.split(read, least_count)
         assert self.train.labels is not None

@@ -58,7 +58,7 @@ class LanguageMaterial(Material):
         read = partial(
             load, request.corpus, tokenizer, min_count=least_count, vocab_size=request.text.vocab_size,
             vocabulary=vocabulary, labelled=is_labelled, labels=None if side is None else side.labels,
-            seed=request.seed or 0,
+            seed=reading.seed,
         )  # fmt: skip
         self.train, self.valid = reading.split(read, least_count)
         self.unit = self.train.tokenizer.level

@@ -11,7 +11,7 @@ from charlm.engine import cells
 from charlm.errors import UsageError
 from charlm.training.options import TrainingOptions
 from charlm.training.task import TrainingTask
-from charlm.workflows.tasks.reading import Reading, fingerprint
+from charlm.workflows.tasks.reading import Reading, files_read, fingerprint
 from charlm.workflows.train_request import Chosen, option_name
 
 COMMON_MODEL_OPTIONS = ("cell", "activation", "hidden_size", "num_layers", "embedding_size")
@@ -117,6 +117,7 @@ class Material(ABC):
             "corpus": {
                 "names": self.names,
                 **fingerprint(self.train, self.valid),
+                **files_read(self.train, self.valid),
                 **asdict(self.train.counts),
             },
             "text": self.reading.text_record,

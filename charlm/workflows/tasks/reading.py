@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from charlm import checkpoint
 from charlm.errors import InputError, UsageError
 from charlm.text import token_file
+from charlm.text.inputs import Inputs
 from charlm.text.labels import Labels
 from charlm.text.readers import STDIN
 from charlm.text.tokenizer import Tokenizer
@@ -26,6 +28,10 @@ class CorpusLike(Protocol):
     @property
     def sha256(self) -> str:
         """Of the inputs' bytes, in hexadecimal."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What was read."""
 
     @property
     def names(self) -> list[str]:
@@ -72,6 +78,15 @@ class Reading:
     def is_new(self) -> bool:
         """Whether nothing brings its own vocabulary."""
         return self.saved is None and self.origin is None
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn at random, the lines held out among it: as the training began, if it is resumed."""
+        if self.saved is None:
+            return self.request.seed or 0
+        return checkpoint.require(
+            checkpoint.require(self.saved.header, "training", dict, self._path), "seed", int, self._path
+        )
 
     def known_header(self) -> tuple[dict[str, Any], str] | None:
         """The header that brings vocabularies and labels, and its file; None if the text is to give them."""
@@ -198,10 +213,21 @@ class Reading:
             if known.get(part) != now[part]:
                 raise InputError(
                     f"{', '.join(train.names)}: {what} is not the one this training began with (SHA-256 "
-                    f"{str(known.get(part))[:12]}, now {str(now[part])[:12]}); to train on another, use --init-from"
+                    f"{str(known.get(part))[:12]}, now {str(now[part])[:12]}); to begin anew on another with the "
+                    f"weights that there are: --init-from {self.request.output} and another -o"
                 )
 
 
 def fingerprint(train: CorpusLike, valid: CorpusLike | None) -> dict[str, str | None]:
     """What the corpora are known by."""
     return {"sha256": train.sha256, "valid_sha256": None if valid is None else valid.sha256}
+
+
+def files_read(train: CorpusLike, valid: CorpusLike | None) -> dict[str, Any]:
+    """Which files those are, for people; those of the validation only if they are others."""
+    others = None if valid is None or valid.inputs == train.inputs else valid.inputs
+    return {"files": _listed(train.inputs), "valid_files": None if others is None else _listed(others)}
+
+
+def _listed(inputs: Inputs) -> list[dict[str, Any]]:
+    return [asdict(file) for file in inputs.files]
