@@ -76,9 +76,8 @@ def test_a_turn_is_waited_for_until_it_ends(tmp_path: Path, holder: subprocess.P
 
 
 def test_a_killed_process_is_in_nobodys_way(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    own = Turns(tmp_path)
-    own.begin(KEY, lambda: holder.send_signal(signal.SIGKILL))
-    assert holder.wait() == -signal.SIGKILL
+    Turns(tmp_path).begin(KEY, lambda: holder.send_signal(signal.SIGKILL))
+    assert holder.wait(10) == -signal.SIGKILL
 
 
 def test_a_halted_process_is_waited_for_no_longer_than_said(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
