@@ -184,7 +184,7 @@ class LanguageModel:
             state: (L, S, N, H) before the first step; replaced by that after the last.
 
         Returns:
-            (T, N) nats; 0 where nothing is predicted.
+            (T, N) nats; 0 where nothing is predicted. NaN where the weights are so large that the logits overflow.
         """
         targets = np.ascontiguousarray(targets)
         result = np.empty(targets.shape)
@@ -196,6 +196,8 @@ class LanguageModel:
             self.output.begin(self.stack.hidden[-1], targets[here])
             self._run_rows(partial(self._score, result[here]), rows * self.stack.steps)
             self.stack.end()
+        # What a softmax gives is finite: it is the difference of two logits. But one that float32 cannot hold is not.
+        result[np.isneginf(result)] = np.nan
         return result
 
     def _score(self, result: NDArray[np.float64], part: int, parts: int) -> None:

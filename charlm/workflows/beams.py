@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import beam
-from charlm.errors import CheckpointError
 from charlm.text.vocabulary import EOS_ID, UNK_ID
+from charlm.workflows.numbers import not_a_number
 
 Ids = NDArray[np.int32]
 Nats = NDArray[np.float64]
@@ -151,8 +151,3 @@ class Beams:
             seen = [found.ids for found in finished]
             result.append((finished + [one for one in cut_short if one.ids not in seen])[: self._best])
         return result
-
-
-def not_a_number() -> CheckpointError:
-    """What to raise when a probability is a NaN."""
-    return CheckpointError("the model's probabilities are not numbers (NaN); train it again, with a lower --lr")

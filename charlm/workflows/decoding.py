@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from charlm.engine.decode import Rule
 from charlm.text.vocabulary import EOS_ID, UNK_ID
-from charlm.workflows.beams import Beams, Hypothesis, not_a_number
+from charlm.workflows.beams import Beams, Hypothesis
+from charlm.workflows.numbers import not_a_number
 
 Ids = NDArray[np.int32]
 State = NDArray[Any]  # (L, S, N, H): the rows of a batch are its third axis

@@ -29,6 +29,7 @@ from charlm.training import defaults
 from charlm.workflows.label_side import first_input
 from charlm.workflows.model_files import load_model
 from charlm.workflows.model_tokens import read_tokens
+from charlm.workflows.numbers import not_a_number
 from charlm.workflows.tokenize import TextOptions
 
 STEPS, POSITIONS = 50, 512  # by default: how far back, and from how many tokens
@@ -303,6 +304,8 @@ def _measure(network: _Network, steps: int, request: GradientsRequest, on_tokens
         found.append(gradient_norms(model, window.inputs, window.targets, state, steps))
         on_tokens(window.targets.size)
     layers = np.concatenate(found, axis=1)  # (K + 1, positions, L)
+    if np.isnan(layers).any():  # an infinite one is a gradient that explodes
+        raise not_a_number()
     return Curve(
         name=network.name,
         model=network.path,

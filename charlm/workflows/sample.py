@@ -22,6 +22,7 @@ from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary
 from charlm.workflows.decoding import Drawing, Ids, NextToken, Start, Truncation, beam_search, draw_sequences
 from charlm.workflows.label_side import first_input
+from charlm.workflows.numbers import refuse_nan
 
 ATTEMPTS = 100  # draws of one sample that --novel may refuse
 PROMPT_STEPS = 256  # of a prompt that the model reads at once
@@ -364,8 +365,7 @@ def _read(model: NextToken, ids: Ids, first_id: int) -> tuple[Start, float]:
     log_prob_nats = 0.0
     for begin in range(0, ids.size, PROMPT_STEPS):
         targets = ids[begin : begin + PROMPT_STEPS].reshape(-1, 1)
-        log_prob_nats += float(
-            model.log_probs(inputs[begin : begin + targets.size].reshape(-1, 1), targets, state).sum()
-        )
+        nats = model.log_probs(inputs[begin : begin + targets.size].reshape(-1, 1), targets, state)
+        log_prob_nats += float(refuse_nan(nats).sum())
     state, log_probs = model.step(state, inputs[-1:])
     return Start(state, log_probs), log_prob_nats

@@ -199,7 +199,7 @@ class Scorer:
             last = block[-1]
             yield len(lines) - 1
         if last:
-            summary.log_prob_nats += float(sequence.score(np.array([EOS_ID], np.int32))[0])
+            summary.log_prob.add(float(sequence.score(np.array([EOS_ID], np.int32))[0]))
             summary.tokens += 1
             summary.sentences += 1
             summary.characters += last != NEWLINE
@@ -232,11 +232,11 @@ class Scorer:
         summary, unknown = self.summary, text.unknown
         summary.unknowns += int(np.count_nonzero(unknown))
         summary.tokens += int(np.count_nonzero(kept))
-        summary.log_prob_nats += float(log_probs.sum())
+        summary.log_prob.add(float(log_probs.sum()))
         unknown &= kept
         if unknown.any():
             summary.unknown_tokens += int(np.count_nonzero(unknown))
-            summary.unknown_log_prob_nats += float(log_probs[unknown].sum())
+            summary.unknown_log_prob.add(float(log_probs[unknown].sum()))
             if self._is_unlearnt:
                 self._is_unlearnt = False  # once is enough
                 self._warn(UNLEARNT)

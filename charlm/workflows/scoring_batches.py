@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from charlm.text.readers import read_blocks
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK, UNK_ID, Vocabulary, code_points
+from charlm.workflows.numbers import refuse_nan
 
 Encoding = Literal["utf-8", "latin-1"]
 Ids = NDArray[np.int32]
@@ -257,6 +258,9 @@ def _run(model: ScoringModel, size: int, inputs: Ids, targets: Ids, borders: Pla
         targets: (M,).
         borders: (N + 1,), where lanes begin and end.
         state: (L, S, N, H) before the first step; that of a single lane is replaced.
+
+    Raises:
+        CheckpointError: a log probability is a NaN.
     """
     lengths = np.diff(borders)
     longest_first = np.argsort(-lengths, kind="stable")
@@ -274,6 +278,6 @@ def _run(model: ScoringModel, size: int, inputs: Ids, targets: Ids, borders: Pla
         place = np.where(is_token, starts[:lanes] + step, 0)
         wanted = np.where(is_token, targets[place], np.int32(-1))
         log_probs = model.log_probs(inputs[place], wanted, state)
-        result[place[is_token]] = log_probs[is_token]
+        result[place[is_token]] = refuse_nan(log_probs[is_token])
         done += steps
     return result

@@ -21,6 +21,7 @@ from charlm.text.examples import read_labelled
 from charlm.text.labels import some_of
 from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
+from charlm.workflows.numbers import refuse_nan
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.scoring_batches import line_windows
 from charlm.workflows.text_side import saved_labels
@@ -55,7 +56,8 @@ class LabelPredictor(Predictor):
         self.count(rows, len(texts))
         result = np.empty((len(texts), self._labels.size))
         for numbers in Buckets(rows.lengths, batch_size=EVALUATION_ROWS).once():
-            result[numbers] = np.exp(self.model.log_probs(sequence_batch(rows, numbers, self._text.vocabulary.size)))
+            batch = sequence_batch(rows, numbers, self._text.vocabulary.size)
+            result[numbers] = np.exp(refuse_nan(self.model.log_probs(batch)))
         return result
 
     def predict(self, path: str) -> Iterator[list[Labelling]]:

@@ -15,6 +15,7 @@ from charlm.text.tagged import number_tokens
 from charlm.training.collections import best_tags
 from charlm.training.collections import sentences as sentence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
+from charlm.workflows.numbers import refuse_nan
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.text_side import lexicon, saved_labels
 from charlm.workflows.trained import Trained
@@ -61,7 +62,9 @@ class TagPredictor(Predictor):
         lengths, names = tokens.rows.lengths, self._labels.names
         for numbers in Buckets(lengths, batch_size=EVALUATION_ROWS).once():
             batch = sentence_batch(tokens, numbers, self.model.config.char_features)
-            for number, ids in zip(numbers.tolist(), best_tags(self.model.log_probs(batch), batch), strict=True):
+            log_probs = self.model.log_probs(batch)
+            refuse_nan(log_probs[batch.is_token])
+            for number, ids in zip(numbers.tolist(), best_tags(log_probs, batch), strict=True):
                 result[number] = tuple(names[i] for i in ids)
         return result
 
