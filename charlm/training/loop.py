@@ -251,7 +251,7 @@ class Trainer:
         progress.rollback_factor = now.rollback_factor * 0.5**progress.rollbacks
         self.state.restore(arrays, progress)
         self.task.model.changed()
-        if now.first_nats is None:  # its weights are those it began with: no rate would help
+        if now.first_nats is None and not now.rollbacks:  # its weights are those it began with: no rate would help
             raise TrainingError(
                 f"{reason} at step 1, before any weight was changed; no model was written: "
                 "begin with other weights, without --init-from or with another model"

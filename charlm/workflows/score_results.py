@@ -92,6 +92,11 @@ class Total:
         self._low += (larger - high) + smaller
         self._high = high
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Total) and self.value == other.value
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def value(self) -> float:
         """The sum."""

@@ -5,7 +5,7 @@
 Six scenes, each checked for right results, too:
 
     pipe     `charlm score MODEL -` of 5 million lines through one pipe, answered in order
-    many     64 processes that score with one model at the same time, for a small model and two large ones
+    many     64 processes that score with one model at the same time, a small one and a large one; 16 with a huge one
     cold     8 processes with an empty folder of kernels at the same time, and one alone
     corpus   `charlm train` on a token file of 2 GB, a minute
     draws    `charlm sample` of a million tokens in one text, and of 100,000 lines
@@ -46,7 +46,7 @@ from charlm.text import token_file
 from charlm.text.records import Counts
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, SPECIAL
-from tests.faults.process_memory import ROOT, Memory, Shares, Watched, charlm, environment, shares_of
+from tests.faults.process_memory import ROOT, Memory, Shares, Watched, charlm, environment, memory_of, shares_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,.'-"
 SCENES = ("pipe", "many", "cold", "corpus", "draws", "steps")
@@ -138,13 +138,15 @@ def tell_pipe(folder: Path, part: float) -> None:
 # ---- many processes at once ----
 
 
-def score_side_by_side(folder: Path, model: str, count: int) -> tuple[float, list[Memory], list[Shares]]:
-    """Let so many processes score the same lines, and hold on while all are at it.
+def score_side_by_side(
+    folder: Path, model: str, count: int, size: int = 100
+) -> tuple[float, list[Memory], list[Shares]]:
+    """Let so many processes score the same ``size`` lines, and hold on while all are at it.
 
     Returns:
         The seconds until all had answered, and what each held then.
     """
-    lines = "".join(f"{line}\n" for line in lines_of_block(0)[:200]).encode()
+    lines = "".join(f"{line}\n" for line in lines_of_block(0)[1 : size + 1]).encode()
     alone = subprocess.run(
         charlm("score", model, "-"), input=lines, cwd=folder, env=environment(), capture_output=True, check=True
     ).stdout
@@ -163,10 +165,8 @@ def score_side_by_side(folder: Path, model: str, count: int) -> tuple[float, lis
         process.stdin.flush()
     for process in processes:
         assert process.stdout is not None
-        answers.append(b"".join(process.stdout.readline() for _ in range(200)))
+        answers.append(b"".join(process.stdout.readline() for _ in range(size)))
     seconds = time.perf_counter() - begin
-    from tests.faults.process_memory import memory_of
-
     held = [memory_of(process.pid) for process in processes]
     shares = [shares_of(process.pid) for process in processes]
     for process, answer in zip(processes, answers, strict=True):
@@ -178,13 +178,13 @@ def score_side_by_side(folder: Path, model: str, count: int) -> tuple[float, lis
 
 def tell_many(folder: Path, part: float) -> None:
     count = max(4, round(64 * part))
-    print(f"\nmany: {count} processes score 200 lines each with one model, all with the answers of one process alone")
-    for layers, size in ((1, 64), (2, 512), (2, 1500)):
+    print("\nmany: processes score 100 lines each with one model, all with the answers of one process alone")
+    for layers, size, processes in ((1, 64, count), (2, 512, count), (2, 1500, count // 4)):
         write_model(folder / "many.npz", layers, size)
         weights = (folder / "many.npz").stat().st_size / 2**20
-        seconds, held, shares = score_side_by_side(folder, "many.npz", count)
+        seconds, held, shares = score_side_by_side(folder, "many.npz", processes, 20 if size > 1000 else 100)
         print(
-            f"  LSTM {layers} x {size}: model {weights:.1f} MB, {seconds:.1f} s; a process: "
+            f"  {processes} of LSTM {layers} x {size}: model {weights:.1f} MB, {seconds:.1f} s; a process: "
             f"RSS {np.median([one.rss for one in held]):.1f} MB, private {np.median([s.private for s in shares]):.1f} "
             f"MB, PSS {np.median([s.proportional for s in shares]):.1f} MB; at most {max(h.peak for h in held):.1f} "
             f"MB; all: {sum(s.proportional for s in shares):,.0f} MB",
