@@ -140,6 +140,11 @@ class Summary:
         """Of all ``tokens``."""
         return self.log_prob.value
 
+    @property
+    def unknown_log_prob_nats(self) -> float:
+        """Of those of them that are unknown."""
+        return self.unknown_log_prob.value
+
     def nats_per(self, count: int) -> float | None:
         """The cross entropy, shared out; None if there is nothing to share it among."""
         return -self.log_prob_nats / count if count else None
@@ -159,7 +164,7 @@ class Summary:
     def perplexity_excluding_unknowns(self) -> float | None:
         """Over the known tokens: the unknown ones are in neither the sum nor the count. None if there are none."""
         known = self.tokens - self.unknown_tokens
-        return units.perplexity((self.unknown_log_prob.value - self.log_prob_nats) / known) if known else None
+        return units.perplexity((self.unknown_log_prob_nats - self.log_prob_nats) / known) if known else None
 
     def to_json(self) -> dict[str, Any]:
         """For a program to read; label and prior if there are such."""
