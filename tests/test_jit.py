@@ -273,11 +273,48 @@ def test_damaged_files_are_compiled_again(processes: Processes, filled: Filled) 
     assert processes.run(PROBE) == ([], result)
 
 
-def test_two_processes_at_once_with_an_empty_cache(processes: Processes) -> None:
-    both = [processes.start(PROBE) for _ in range(2)]
-    (_, result), (_, other) = [processes.finish(process) for process in both]
-    assert result == other
-    assert processes.run(PROBE) == ([], result)
+# Names of the kernels of the engine that this process itself compiles: it tells of those for which it waits, too.
+OWN = """
+from numba.core import event
+class Own(event.Listener):
+    def on_start(self, what):
+        function = what.data["dispatcher"].py_func
+        own.extend([function.__name__] if function.__module__.startswith("charlm.engine") else [])
+    def on_end(self, what):
+        pass
+own = []
+event.register("numba:compile", Own())
+"""
+
+
+def test_processes_at_once_with_an_empty_cache_compile_each_kernel_once(processes: Processes) -> None:
+    probe = OWN + PROBE.replace("names, ", "own, ")
+    found = [processes.finish(process) for process in [processes.start(probe) for _ in range(4)]]
+    assert len({tuple(result) for _, result in found}) == 1
+    compiled = sorted(name for names, _ in found for name in names)
+    assert "log_softmax" in compiled
+    if os.name == "posix":
+        assert len(compiled) == len(set(compiled))
+    assert processes.run(PROBE) == ([], found[0][1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no locks")
+def test_what_another_process_compiles_is_told_as_if_it_were_compiled_here(tmp_path: Path) -> None:
+    """Else a user would look at a hang."""
+    told: list[str] = []
+    listener = jit._Compilations(told.append, lambda: told.append("end"))
+    jit._waiters.append(listener)
+    try:
+        with jit._Wait("kernel") as wait:
+            assert told == []
+            wait.begin()
+            assert told == ["kernel"]
+        assert told == ["kernel", "end"]
+        with jit._Wait("kernel"):  # it was free
+            pass
+        assert told == ["kernel", "end"]
+    finally:
+        jit._waiters.remove(listener)
 
 
 def test_two_processors_share_a_home(processes: Processes, filled: Filled) -> None:

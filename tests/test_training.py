@@ -381,9 +381,11 @@ def test_giving_up_keeps_what_was_not_validated_yet(
 def test_nothing_learnt_is_no_model(corpus: str, tmp_path: Path, poisoned: Callable[..., None]) -> None:
     poisoned(lambda call: True)
     begun = request(corpus, tmp_path / "model.npz")
-    with pytest.raises(TrainingError, match=r"at step 1, after 8 times at lower rates; no model was written"):
-        run(begun, Watcher())
+    watcher = Watcher()
+    with pytest.raises(TrainingError, match=r"at step 1, before any weight was changed; no model was written"):
+        run(begun, watcher)
     assert not Path(begun.output).exists()
+    assert lowered(watcher) == 0  # a lower rate would change nothing
 
 
 def test_a_validation_that_is_not_finite_is_a_divergence(

@@ -158,8 +158,9 @@ class TrainingView:
             return
         if self.quiet:
             return
-        best = result.best_valid_nats if result.best_valid_nats is not None else result.train_nats
-        found = "" if best is None else f"; best {self.show_loss(best)}"
+        found = "" if result.train_nats is None else f"; training {self.show_loss(result.train_nats)}"
+        if result.best_valid_nats is not None:
+            found = f"; best {self.show_loss(result.best_valid_nats)}"
         if self.best:
             found = f"; best {self.best}"
         self._line(

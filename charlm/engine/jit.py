@@ -28,6 +28,7 @@ from numba.core.runtime import nrt
 
 from charlm.engine import kernel_cache
 from charlm.engine.kernel_cache import KernelFile
+from charlm.engine.turns import turns_of
 
 config: Any = numba_config  # its options are made at run time
 codegen: Any = numba_codegen
@@ -138,6 +139,8 @@ class Kernel(CPUDispatcher):
         finally:
             _watch.end()
             found = open_needs.pop()
+            if isinstance(self._cache, _Cache):
+                self._cache.end_turn(sig)
         kinds = _types_of(sig)
         needs = self._needs.setdefault(kinds, found)
         if open_needs:
@@ -195,10 +198,15 @@ def _types_of(signature: Any) -> Types:
 
 
 class _Cache:
-    """What Numba asks for a kernel's code, and gives it to; the names of its methods are Numba's."""
+    """What Numba asks for a kernel's code, and gives it to; the names of its methods are Numba's.
+
+    Both while it holds its lock of compilation, so of this process no other thread waits for a turn, nor has one.
+    """
 
     def __init__(self, kernel: Kernel, folder: Path) -> None:
         self.kernel, self.folder = kernel, folder
+        self._turns = turns_of(folder)
+        self._keys: dict[Types, str] = {}  # of the kernels whose turn this process has
 
     def _file(self, sig: Any) -> tuple[Types, KernelFile]:
         kinds, kernel = _types_of(sig), self.kernel
@@ -208,12 +216,27 @@ class _Cache:
         nrt.rtsys.initialize(target_context)  # all that compiled code needs; Numba's types too would take 80 ms more
         kinds, file = self._file(sig)
         reduced = file.read()
-        return None if reduced is None else self.kernel.rebuild(kinds, reduced)
+        if reduced is None:
+            self._keys[kinds] = file.key
+            with _Wait(self.kernel.py_func.__name__) as wait:
+                self._turns.begin(file.key, wait.begin)
+            reduced = file.read()  # whoever had the turn before has written it
+        if reduced is None:
+            return None
+        self.end_turn(sig)
+        return self.kernel.rebuild(kinds, reduced)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         kinds, file = self._file(sig)
         if file.write(self.kernel.reduce(kinds, data)):
             _remove_unused(self.folder)
+        self.end_turn(sig)
+
+    def end_turn(self, sig: Any) -> None:
+        """Let other processes have this kernel's turn, if this one has it: what was compiled is written, or failed."""
+        key = self._keys.pop(_types_of(sig), None)
+        if key is not None:
+            self._turns.end(key)
 
 
 _remove_unused = lru_cache(maxsize=1)(kernel_cache.remove_unused)  # once a process that compiles
@@ -242,15 +265,40 @@ class _Compilations(event.Listener):
             self.end()
 
 
+_waiters: list[_Compilations] = []  # who is told when this process waits for a kernel that another one compiles
+
+
+class _Wait:
+    """Tells of a kernel that another process compiles, once `begin` was called, as if it were compiled here."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._is_told = name, False
+
+    def __enter__(self) -> _Wait:
+        return self
+
+    def begin(self) -> None:
+        self._is_told = True
+        for waiter in _waiters:
+            waiter.begin(self._name)
+
+    def __exit__(self, *error: object) -> None:
+        for waiter in _waiters if self._is_told else []:
+            if waiter.depth == 0:
+                waiter.end()
+
+
 def on_compilation(begin: Callable[[str], None], end: Callable[[], None] = lambda: None) -> None:
-    """Be told of compilations; loading from the cache is none.
+    """Be told of compilations, by this process or by another one for which it waits; loading from the cache is none.
 
     Args:
         begin: called with the name of each kernel before it is compiled; those that it calls follow.
         end: called when nothing more is being compiled.
     """
+    listener = _Compilations(begin, end)
     register: Any = event.register
-    register("numba:compile", _Compilations(begin, end))
+    register("numba:compile", listener)
+    _waiters.append(listener)
 
 
 def kernel_count() -> int:

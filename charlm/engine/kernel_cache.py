@@ -5,7 +5,8 @@ Therefore the folder's name holds a fingerprint of the whole engine and of the c
 be found. Numba's also keeps an index beside the code: two processes that compile at once, perhaps on machines with
 different processors and one home, may each give the same file's name to its own code, and the index then calls one by
 the other's name. Here a file's name is a digest of all that the code depends on, the processor among it. There is no
-index and no lock; a file is renamed into its place when it is whole, and one that was damaged later is not believed.
+index, and no lock is needed: a file is renamed into its place when it is whole, and one that was damaged later is not
+believed. That processes which start together do not all compile the same is the business of ``turns``.
 """
 
 from __future__ import annotations
@@ -143,6 +144,7 @@ class KernelFile:
     """
 
     def __init__(self, folder: Path, name: str, key: str) -> None:
+        self.key = key
         self._path = folder / f"{name[:80]}-{key}{SUFFIX}"
 
     def read(self) -> Any:

@@ -176,7 +176,7 @@ class LanguageModel:
             state: (L, S, N, H) before the first step; replaced by that after the last.
 
         Returns:
-            (T, N) nats; 0 where nothing is predicted.
+            (T, N) nats; 0 where nothing is predicted. NaN where the weights are so large that the logits overflow.
         """
         inputs, targets = np.ascontiguousarray(inputs), np.ascontiguousarray(targets)
         steps, rows = inputs.shape
@@ -195,6 +195,8 @@ class LanguageModel:
 
         run_rows(self.team, score, rows, steps * rows * self.parameters.count)
         state[...] = with_state[1].state[:, 0]
+        # What a softmax gives is finite: it is the difference of two logits. But one that float32 cannot hold is not.
+        result[np.isneginf(result)] = np.nan
         return result
 
     def step(self, state: Array, tokens: Ids) -> tuple[Array, NDArray[np.float64]]:

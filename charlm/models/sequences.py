@@ -51,6 +51,13 @@ class Sentences:
     word_ids: Ids
     spellings: Sequences | None
 
+    @property
+    def is_token(self) -> NDArray[np.bool_]:
+        """Where there is a token, (T, N)."""
+        steps = self.index.shape[0]
+        result: NDArray[np.bool_] = np.arange(steps)[:, np.newaxis] >= steps - self.lengths
+        return result
+
 
 @dataclass(frozen=True)
 class Dropout:

@@ -269,10 +269,10 @@ def _shuffle_blocks(tokens: Ids) -> NDArray[np.int64]:
         while place < tokens.size and tokens[place - 1] != EOS_ID:
             ends = np.flatnonzero(tokens[place : place + REACH_TOKENS] == EOS_ID)
             place = min(place + (int(ends[0]) + 1 if ends.size else REACH_TOKENS), tokens.size)
+        release_pages(tokens)  # a megabyte may have been mapped for each border
         if place == tokens.size:
             break
         borders.append(place)
-    release_pages(tokens)
     return np.array([*borders, tokens.size], dtype=np.int64)
 
 

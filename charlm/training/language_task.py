@@ -88,12 +88,16 @@ class LanguageTask:
         return self.validation_nats(), None
 
     def validation_nats(self) -> float:
-        """The mean loss per token of the validation text."""
+        """The mean loss per token of the validation text.
+
+        A chunk's losses are float64 and summed in pairs (NumPy), the chunks' sums exactly.
+        """
         assert self._validation is not None
-        total_nats, tokens, state = 0.0, 0, None
+        sums_nats: list[float] = []
+        tokens, state = 0, None
         for chunk in self._validation():
             if state is None:
                 state = self.model.zero_state(chunk.inputs.shape[1])
-            total_nats -= float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum())
+            sums_nats.append(-float(self.model.log_probs(chunk.inputs, chunk.targets, state).sum()))
             tokens += chunk.predicted
-        return total_nats / tokens
+        return math.fsum(sums_nats) / tokens

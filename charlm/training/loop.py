@@ -251,6 +251,11 @@ class Trainer:
         progress.rollback_factor = now.rollback_factor * 0.5**progress.rollbacks
         self.state.restore(arrays, progress)
         self.task.model.changed()
+        if now.first_nats is None and not now.rollbacks:  # its weights are those it began with: no rate would help
+            raise TrainingError(
+                f"{reason} at step 1, before any weight was changed; no model was written: "
+                "begin with other weights, without --init-from or with another model"
+            )
         if now.rollbacks >= ROLLBACKS:
             yield from self._give_up(f"{reason} at step {now.step + 1}, after {now.rollbacks} times at lower rates")
         self._record()

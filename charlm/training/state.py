@@ -28,7 +28,12 @@ RANGES = {
 
 @dataclass
 class Window:
-    """Sums since the last line of the log."""
+    """Sums since the last line of the log, or since the last validation.
+
+    The losses of a step are float64 and are summed in pairs (NumPy), those of steps one after another: of n steps
+    that is wrong by n / 2^53 of the sum at the most, after 1e9 tokens in steps of 2000 by 6e-11; as a rule by the root
+    of n instead of n, 1e-13. It is shown with three digits.
+    """
 
     loss_nats: float = 0.0
     tokens: int = 0

@@ -373,9 +373,8 @@ def _read(model: NextToken, ids: Ids, first_id: int) -> tuple[Start, float]:
     log_prob_nats = 0.0
     for begin in range(0, ids.size, PROMPT_STEPS):
         targets = ids[begin : begin + PROMPT_STEPS].reshape(-1, 1)
-        log_prob_nats += float(
-            model.log_probs(inputs[begin : begin + targets.size].reshape(-1, 1), targets, state).sum()
-        )
+        nats = model.log_probs(inputs[begin : begin + targets.size].reshape(-1, 1), targets, state)
+        log_prob_nats += float(nats.sum())
     require_finite(log_prob_nats)
     state, log_probs = model.step(state, inputs[-1:])
     return Start(state, log_probs), log_prob_nats

@@ -275,7 +275,7 @@ class Scorer:
         if last:
             nats = sequence.score(np.array([EOS_ID], np.int32))
             self._require_finite(nats)
-            summary.log_prob_nats += float(nats[0])
+            summary.log_prob.add(float(nats[0]))
             summary.tokens += 1
             summary.sentences += 1
             summary.characters += last != NEWLINE
@@ -313,11 +313,11 @@ class Scorer:
         summary, unknown = self.summary, text.unknown
         summary.unknowns += int(np.count_nonzero(unknown))
         summary.tokens += int(np.count_nonzero(kept))
-        summary.log_prob_nats += float(log_probs.sum())
+        summary.log_prob.add(float(log_probs.sum()))
         unknown &= kept
         if unknown.any():
             summary.unknown_tokens += int(np.count_nonzero(unknown))
-            summary.unknown_log_prob_nats += float(log_probs[unknown].sum())
+            summary.unknown_log_prob.add(float(log_probs[unknown].sum()))
             if self._is_unlearnt:
                 self._is_unlearnt = False  # once is enough
                 self._warn(UNLEARNT)
