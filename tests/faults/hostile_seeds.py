@@ -59,7 +59,7 @@ class _Stop:
     def step(self, event: StepDone, trainer: Trainer) -> None:
         self._left -= 1
 
-    def validated(self, event: Validated, trainer: Trainer, glimpse: str) -> None:
+    def validated(self, event: Validated, trainer: Trainer, glimpse: str, *, is_saved: bool) -> None:
         pass
 
     def stop_requested(self) -> str | None:
