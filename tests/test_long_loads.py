@@ -49,7 +49,7 @@ def test_a_long_text_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_token_file_is_trained_on_a_piece_at_a_time(tmp_path: Path) -> None:
-    most, line = train_on(tmp_path, 30_000_000, 1)
+    most, line = train_on(tmp_path, 3_000_000, 1)
     assert "over: " in line
     assert most.anonymous < 300
     assert most.file < 300

@@ -116,7 +116,7 @@ def score_through_a_pipe(folder: Path, blocks: int) -> PipeResult:
             if text != line or int(tokens) != len(line) + 1 or unknowns != "0" or not float(log_prob) < 0:
                 raise SystemExit(f"block {number}: {line!r} was answered with {answer!r}")
         if number + 1 in marks:
-            at_marks.append(watched.memory().rss)
+            at_marks.append(watched.memory().rss or watched.most.rss)  # after the last line it may be gone
     if watched.stdout.read():
         raise SystemExit("more lines came out than went in")
     feeder.join()
