@@ -32,7 +32,10 @@ from charlm.workflows.score_results import Total
 ROOT = Path(__file__).parents[1]
 LITTLE = ["--hidden-size", "8", "--num-layers", "1", "--threads", "1"]
 SMALL = [*LITTLE, "--epochs", "2"]
-NO_NUMBERS = "gives no finite number (NaN or infinity), its weights are damaged or grew too large"
+NO_NUMBERS = (
+    "gives no finite number (NaN or infinity), its weights are damaged or grew too large; copy it afresh, or train it "
+    "again with a lower --lr"
+)
 
 Run = Callable[..., Result]
 
