@@ -190,7 +190,8 @@ def test_an_unlearnt_unknown_is_said_on_stderr_once(stub_run: Run) -> None:
 
 
 def test_numbers_that_json_does_not_have() -> None:
-    summary = Summary(sentences=1, tokens=1, log_prob_nats=-1000.0)
+    summary = Summary(sentences=1, tokens=1)
+    summary.log_prob.add(-1000.0)
     assert summary.perplexity == math.inf
     assert _finite(summary.to_json())["perplexity"] is None
     assert "inf" in _table(summary)

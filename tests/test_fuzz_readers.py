@@ -14,6 +14,7 @@ from charlm.text import readers as text_readers
 from charlm.text import token_file
 from charlm.text.corpus import load
 from charlm.text.examples import read_pairs
+from charlm.text.inputs import Inputs
 from charlm.text.readers import read_blocks
 from charlm.text.records import Corpus, Counts
 from charlm.text.tokenizer import Tokenizer
@@ -127,7 +128,7 @@ def test_reading_a_token_file_takes_no_more_memory_than_a_block(tmp_path: Path) 
     vocabulary = Vocabulary(("<unk>", "<eos>", "a"))
     counts = Counts(1, tokens.size - 1, 1, 0, tokens.size - 1, 1)
     path = tmp_path / "long.tokens"
-    token_file.write(str(path), Corpus(tokens, vocabulary, Tokenizer(), counts, "", []))
+    token_file.write(str(path), Corpus(tokens, vocabulary, Tokenizer(), counts, Inputs((), "")))
     del tokens
     tracemalloc.start()
     corpus, _ = load([str(path)], Tokenizer())

@@ -113,7 +113,7 @@ def test_planted_faults_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_threads_change_no_bit(teams: list[Team], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "SMALL_WORK", 0)
+    monkeypatch.setattr("charlm.models.inference.SMALL_WORK", 0)
     for symbols, small_table in ((70, 0), (17, 200)):
         monkeypatch.setattr(language_model, "SMALL_TABLE", small_table)
         problem = problem_of("lstm", sizes=(5, 9, 13, 40, symbols, 2), dropout="each")

@@ -139,7 +139,7 @@ def test_threads_change_no_bit_in_float32(teams: list[Team]) -> None:
 
 
 def test_threads_change_no_bit_of_inference(teams: list[Team], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "SMALL_WORK", 0)
+    monkeypatch.setattr("charlm.models.inference.SMALL_WORK", 0)
     problem = model_problem("lstm", sizes=(5, 9, 13, 40, 70, 2))
     results = []
     for team in teams:

@@ -481,7 +481,7 @@ def test_a_real_model_scores_a_line_the_same_in_any_company(
         assert by_text[line].log_prob_nats == pytest.approx(nats, abs=1e-5)
 
     # With two threads, even where the work would be too little for them; in other batches; in another order.
-    monkeypatch.setattr("charlm.models.language_model.SMALL_WORK", 0)
+    monkeypatch.setattr("charlm.models.inference.SMALL_WORK", 0)
     assert sentences_of(Scorer(load_model(path, threads=2)), text) == whole
     sizes = (
         {"LANES": 1},

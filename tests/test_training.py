@@ -86,7 +86,8 @@ def arrays(path: str, kind: str = "model") -> dict[str, bytes]:
 
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_seconds(one) for key, one in value.items() if key not in ("seconds", "command")}
+        others = ("seconds", "command", "sessions")
+        return {key: without_seconds(one) for key, one in value.items() if key not in others}
     return [without_seconds(one) for one in value] if isinstance(value, list) else value
 
 
