@@ -121,7 +121,7 @@ def test_round_trip(model: Path) -> None:
     assert all(array.flags.writeable and array.flags.c_contiguous for array in loaded.arrays.values())
 
 
-shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)
+shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
 floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
 arrays = st.one_of(
     hnp.arrays(np.float32, shapes, elements=floats),

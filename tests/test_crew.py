@@ -13,7 +13,7 @@ from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.models.packed_weight import PackedWeight
 from charlm.workflows.decoding import Truncation
-from tests.engine_harness import VARIANTS, same_bits
+from tests.engine_harness import same_bits
 
 
 def drawn(config: LanguageModelConfig, threads: int) -> tuple[Any, Any, Any, Any]:
@@ -30,11 +30,11 @@ def drawn(config: LanguageModelConfig, threads: int) -> tuple[Any, Any, Any, Any
     return tokens, nats, state, log_probs
 
 
-@pytest.mark.parametrize(("cell", "activation"), VARIANTS)
-def test_a_crew_draws_the_same_bits(cell: str, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru"])  # of one product a step, and of two: a crew changes nothing else
+def test_a_crew_draws_the_same_bits(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of sizes that no panel divides; products of (190, 190) and more are shared."""
     monkeypatch.setattr("charlm.models.drawing.CREW_WORK", 0)
-    config = LanguageModelConfig(30, 21, 190, 2, cell, activation)
+    config = LanguageModelConfig(30, 21, 190, 2, cell)
     alone = drawn(config, 1)
     for threads in (2, 3):
         assert all(same_bits(a, b) for a, b in zip(alone, drawn(config, threads), strict=True))
