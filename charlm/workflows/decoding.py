@@ -23,7 +23,7 @@ Counts = NDArray[np.int64]
 
 SIDE_BY_SIDE = 64  # sequences that are drawn together
 MANY_TOKENS, FEW_TOKENS = 32, 4  # that each of them gets between two looks at which are finished
-MOST_TOKENS = 256  # of a single one, once it has begun: a person sees no stutter
+SINGLE_TOKENS = 128  # of a single one: so many that a call costs little, so few that a person sees no stutter
 ROWS = 2  # the axis of a state along which the sequences lie side by side
 
 
@@ -173,11 +173,10 @@ def draw_sequences(
     rule, uniforms = truncation.rule(greedy=seed is None), Uniforms(seed or 0)
     rows = [Drawing(index) for index in range(min(count, SIDE_BY_SIDE))]
     following = len(rows)
-    burst = MANY_TOKENS // 2
     state, log_probs = start.repeat(len(rows))
     while rows:
         # A finished row waits for the others: not for long, where its place is wanted.
-        burst = FEW_TOKENS if following < count else min(2 * burst, MOST_TOKENS if count == 1 else MANY_TOKENS)
+        burst = SINGLE_TOKENS if count == 1 else FEW_TOKENS if following < count else MANY_TOKENS
         lengths = [len(row.ids) for row in rows]
         numbers = [
             uniforms.of(row.index, row.refused, length, burst) for row, length in zip(rows, lengths, strict=True)
