@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from charlm.text.buckets import SPREAD, SPREAD_UNFILLED, Buckets, Rows
+from charlm.errors import InputError
+from charlm.text.buckets import LONGEST_SEQUENCE, SPREAD, SPREAD_UNFILLED, Buckets, Rows
 from charlm.text.vocabulary import EOS_ID
 
 FILL = 99
@@ -157,3 +158,11 @@ def test_impossible_sizes(arguments: tuple[list[int], int, int]) -> None:
     lengths, batch_size, most_cells = arguments
     with pytest.raises(ValueError, match="no sequences, or batches of none"):
         Buckets(array(lengths), batch_size=batch_size, most_cells=most_cells)
+
+
+def test_what_is_too_long_to_be_read_as_a_whole() -> None:
+    assert Buckets(array([3, LONGEST_SEQUENCE]), batch_size=4).steps_per_epoch == 2
+    with pytest.raises(
+        InputError, match=r"^text 2 has 262,145 tokens, and at most 262,144 can be read as a whole; cut it"
+    ):
+        Buckets(array([3, LONGEST_SEQUENCE + 1]), batch_size=4)

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from charlm import __version__
-from charlm.cli.output import say
+from charlm.cli.output import on_one_line, say
 from charlm.errors import CharlmError
 
 # In the order in which they are used. The command itself is charlm.cli.<name>.<name>.
@@ -164,12 +164,12 @@ def report(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return 0  # whoever read our output has read enough
     line, code = describe(error)
-    # A file name may hold line breaks.
+    # A file name may hold line breaks, and what a terminal obeys.
     line = " ".join(part.strip() for part in line.split("\n"))
     if len(line) > LONGEST_MESSAGE:
         line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 2 :]}"
     with contextlib.suppress(OSError):  # a terminal that was closed
-        say(f"charlm: error: {line}")
+        say(f"charlm: error: {on_one_line(line)}")
     return code
 
 

@@ -13,12 +13,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import InputError
 from charlm.text.spool import Ids
 from charlm.text.vocabulary import EOS_ID
 
 Numbers = NDArray[np.int64]
 
 MOST_CELLS = 1 << 14  # steps times rows of a batch, which bounds its memory; a longer sequence is alone
+LONGEST_SEQUENCE = 1 << 18  # of its tokens all states are kept: of so many about 1 GB, with 128 hidden units
 SPREAD = 8  # the sequences of a bucket lack at most an eighth of the longest's length ...
 SPREAD_UNFILLED = 2  # ... or half, if they would not fill a batch
 
@@ -92,11 +94,19 @@ class Buckets:
 
     Attributes:
         steps_per_epoch: the number of batches.
+
+    Raises:
+        InputError: a sequence is too long to be read in one piece.
     """
 
     def __init__(self, lengths: Numbers, *, batch_size: int, seed: int = 0, most_cells: int = MOST_CELLS) -> None:
         if lengths.size == 0 or batch_size < 1 or most_cells < 1:
             raise ValueError("no sequences, or batches of none")
+        if (longest := int(lengths.max())) > LONGEST_SEQUENCE:
+            raise InputError(
+                f"text {int(lengths.argmax()) + 1:,} has {longest:,} tokens, and at most {LONGEST_SEQUENCE:,} can be "
+                "read as a whole; cut it into pieces"
+            )
         longest_first = np.argsort(-lengths, kind="stable")
         self._seed = seed
         self._buckets = [
