@@ -64,6 +64,7 @@ def test_the_harness_finds_lines_that_were_dropped(harness: Runner, monkeypatch:
 
 
 def test_the_harness_finds_what_a_terminal_would_obey(harness: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.cli.main.on_one_line", lambda text: text)
     monkeypatch.setattr("charlm.cli.main.say", lambda text: click.echo(text, err=True))
     assert "in its messages" in found_in(harness, Case("a", b""), "tokenize", "--vocab", "\x9b31m")
 
