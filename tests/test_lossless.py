@@ -58,13 +58,18 @@ def spelt(corpora: Iterable[Corpus]) -> str:
     return "".join(symbols)
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether it is no token file. hypothesis draws what it finds in charlm, the first bytes of these too."""
+    return not data.startswith(token_file.MAGIC)
+
+
 # But for what is a token file, and what is packed and called so.
-FILES = [one for one in plain(0, 0) if one.data and one.suffix != ".gz" and not one.data.startswith(token_file.MAGIC)]
+FILES = [one for one in plain(0, 0) if one.data and one.suffix != ".gz" and is_plain(one.data)]
 SPECIAL = [b"\x1f\x8b\x08\0abc", b"\n", b" \t\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n\r", b"PK\x03\x04"]
 
 
 @settings(deadline=None, max_examples=60)
-@given(data=st.binary(min_size=1), block=st.integers(1, 9), fraction=st.sampled_from([0.0, 0.3]))
+@given(data=st.binary(min_size=1).filter(is_plain), block=st.integers(1, 9), fraction=st.sampled_from([0.0, 0.3]))
 @example(data=gzip.compress(b"text", mtime=0), block=9, fraction=0.0)
 def test_bytes_through_tokenize_and_the_readers_of_train_score_and_gradients(
     scratch: Path, loaded: LoadedModel, data: bytes, block: int, fraction: float

@@ -44,8 +44,8 @@ UNWANTED = shutil.ignore_patterns(
 REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)>=([0-9.]+)")
 SHOWN = ("numpy", "numba", "llvmlite", "click", "tqdm", "pytest", "hypothesis")
 QUICK = (  # what touches Numba's insides, Click's, NumPy's promotion, pytest's and hypothesis's
-    "test_jit", "test_kernel_cache", "test_matmul", "test_math", "test_layers", "test_cli_sample", "test_cli_train",
-    "test_main", "test_tokenizer", "test_token_file",
+    "test_jit", "test_kernel_cache", "test_matmul", "test_math", "test_layers", "test_cli_sample", "test_cli_score",
+    "test_cli_train", "test_main", "test_tokenizer", "test_token_file",
 )  # fmt: skip
 TABLE = Table(
     ("Python", 9), ("versions", 8), *((name, 10) for name in SHOWN), ("passed", 6), ("failed", 6), ("skipped", 7),
@@ -200,7 +200,18 @@ class Trial:
     def test(self) -> None:
         cache = self.folder / "cache"
         cache.mkdir(mode=0o700)
-        command = [str(self.own_python), "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *self.arguments]
+        command = [
+            str(self.own_python),
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "-q",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+            *self.arguments,
+        ]
         begin, cpu = time.perf_counter(), _children_seconds()
         try:
             done = subprocess.run(
