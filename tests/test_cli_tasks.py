@@ -411,3 +411,21 @@ def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
     file = some_lines("sounds.tsv", tmp_path / "s.tsv", 300)
     told = run("train", file, "-o", tmp_path / "m.npz", "--task", "classify", "--epochs", "1", "--quiet", *QUICK).stderr
     assert all(len(line) < 250 for line in told.splitlines())
+
+
+def test_a_validation_text_of_other_tags(tmp_path: Path) -> None:
+    """Nothing could be learnt of it: its loss would be 0 / 0."""
+    (tmp_path / "a.conll").write_text("Ada\tP\nruns\tO\n\n")
+    (tmp_path / "b.conll").write_text("Eve\tX\nruns\tY\n\n")
+    arguments = [
+        "train",
+        tmp_path / "a.conll",
+        "--valid",
+        tmp_path / "b.conll",
+        "-o",
+        tmp_path / "m.npz",
+        "--task",
+        "tag",
+    ]
+    assert "b.conll: the training text has none of its tags" in fails(*arguments, "--quiet")
+    assert not (tmp_path / "m.npz").exists()

@@ -17,6 +17,7 @@ import numpy as np
 from charlm.engine.jit import compilation_seconds
 from charlm.errors import TrainingError
 from charlm.models.parameters import Array
+from charlm.training.history import thinned
 from charlm.training.optimiser import Clipper, Optimiser, gradient_norm
 from charlm.training.options import TrainingOptions
 from charlm.training.schedule import PLATEAU_FACTOR, rate_factor
@@ -303,6 +304,7 @@ class Trainer:
                 "clipped": round(progress.interval.clipped / max(1, progress.interval.steps), 4),
             }
         )
+        progress.history = thinned(progress.history, progress.best_step)
         progress.interval = Window()
         return "", event
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from charlm.errors import UsageError
+from charlm.errors import InputError, UsageError
 from charlm.evaluation.entities import names_entities, score_entities
 from charlm.models.tagger import Tagger, TaggerConfig
 from charlm.text.labels import Labels
+from charlm.text.readers import display_name
 from charlm.text.tagged import Lexicon, TaggedCorpus, load_tagged
 from charlm.text.tokenizer import Tokenizer
 from charlm.training import defaults
@@ -53,6 +54,11 @@ class TagMaterial(WholeMaterial):
             lexicon=None if known is None else lexicon(*known), labels=reading.labels(),
         )  # fmt: skip
         self.train, self.valid = reading.split(read, least_count)
+        if self.valid is not None and self.valid.size and not (self.valid.tags.ids >= 0).any():
+            names = ", ".join(map(display_name, request.valid)) or "what is held out"
+            raise InputError(
+                f"{names}: the training text has none of its tags; is it another tag set, or another column?"
+            )
         reading.text_record |= columns
         self.labels: Labels = self.train.labels
         self.lexicon: Lexicon = self.train.lexicon
