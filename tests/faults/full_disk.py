@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.kills import CHARLM, EVERY_EPOCH, LONGEST_SECONDS, Case, Report, Training, differences, machine
+from tests.faults.kills import CHARLM, EVERY_EPOCH, LONGEST_SECONDS, Case, Report, Training, differences
+from tests.faults.machine import machine
 
 CASE = Case("lm", "dinosaurs.txt", 400, ("--epochs", "80", *EVERY_EPOCH, "--bptt", "10", "--keep", "2"))
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -41,6 +42,7 @@ def broken_fsync(descriptor):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     fsync(descriptor)
 os.fsync = broken_fsync
+from tests.faults.machine import machine
 from charlm.cli.main import run
 run()
 """

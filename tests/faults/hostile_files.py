@@ -36,6 +36,7 @@ from tests.faults.hostile_models import consistent
 from tests.faults.hostile_mutations import OF_MODELS, OF_TOKENS, Mutation, set_canary
 from tests.faults.hostile_seeds import LABELS, Seed, make_seeds
 from tests.faults.hostile_worker import SHOWN_BYTES, Outcome, fault_of, run
+from tests.faults.machine import machine
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120  # after which a command is killed
@@ -282,13 +283,6 @@ class _Shared:
             return next(self._numbers)
 
 
-def _machine() -> str:
-    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-    from machine import describe
-
-    return str(describe(None))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000, help="how many (default: 10000)")
@@ -297,7 +291,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="side by side (default: 2)")
     parser.add_argument("--folder", type=Path, help="keep the files at fault here")
     options = parser.parse_args()
-    print(_machine(), flush=True)
+    print(machine(), flush=True)
     begin = time.perf_counter()
     scratch = Path(tempfile.mkdtemp(prefix="charlm-hostile-"))
     try:

@@ -28,7 +28,8 @@ from click.testing import CliRunner, Result
 
 from charlm.cli.main import main as charlm
 from charlm.cli.output import OBEYED, visible
-from tests.faults.big_texts import BENCHMARKS, tell_big
+from tests.faults.big_texts import tell_big
+from tests.faults.machine import machine
 from tests.faults.text_cases import SANE, Case, every_case
 
 LONGEST_MESSAGE = 1000  # characters of one line on stderr
@@ -274,10 +275,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1, metavar="F", help="of the 100 MB of the text `line`")
     parser.add_argument("--folder", metavar="DIR", help="where to make the texts")
     options = parser.parse_args()
-    sys.path.insert(0, str(BENCHMARKS))
-    from machine import describe
-
-    print(describe(None))
+    print(machine(), flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.big is None:
             faults = tell_small(Path(folder), options.seed, options.soups, options.only)

@@ -37,6 +37,7 @@ import numpy as np
 from charlm import checkpoint
 from charlm.errors import CharlmError
 from charlm.workflows.train_plan import TRAINING_STATE
+from tests.faults.machine import machine
 
 ROOT = Path(__file__).parents[2]
 CHARLM = (sys.executable, "-m", "charlm")
@@ -354,14 +355,6 @@ def torment(
             training.expect(False, difference)
         shutil.rmtree(training.place)
     shutil.rmtree(undisturbed.place)
-
-
-def machine() -> str:
-    """The head of a report."""
-    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-    from machine import describe
-
-    return str(describe(None))
 
 
 def main() -> int:

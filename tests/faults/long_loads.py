@@ -1,6 +1,6 @@
 """Long loads: whether charlm's memory grows with what it is given, and what many processes at once cost.
 
-    python tests/faults/long_loads.py [--only SCENE ...] [--quick] [--folder DIR]
+    python -m tests.faults.long_loads [--only SCENE ...] [--quick] [--folder DIR]
 
 Six scenes, each checked for right results, too:
 
@@ -35,9 +35,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-if not __package__:
-    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "benchmarks")]
-
 import numpy as np
 
 from charlm import __version__, checkpoint
@@ -46,6 +43,7 @@ from charlm.text import token_file
 from charlm.text.records import Counts
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, SPECIAL
+from tests.faults.machine import machine
 from tests.faults.process_memory import ROOT, Memory, Shares, Watched, charlm, environment, memory_of, shares_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,.'-"
@@ -383,9 +381,7 @@ def main() -> None:
     options = parser.parse_args()
     if not Path("/proc/self/smaps_rollup").exists():
         parser.error("this system has no /proc, from which to read what a process holds")
-    from machine import describe
-
-    print(describe(None))
+    print(machine(), flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         os.environ["TMPDIR"] = folder
         for scene in options.only:

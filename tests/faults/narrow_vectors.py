@@ -28,7 +28,8 @@ import numpy as np
 
 from charlm import checkpoint
 from tests.benchmarks.table import Table
-from tests.faults.same_bits import ROOT, Failure, chosen, finished, machine
+from tests.faults.machine import machine
+from tests.faults.same_bits import ROOT, Failure, chosen, finished
 
 BOUND = 1e-5  # of a line's log probability, relative
 TRAINED_BOUND = 1e-3  # of losses and weights after some steps, relative: rounding grows in training

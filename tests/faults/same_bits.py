@@ -27,6 +27,7 @@ from typing import Any
 
 from charlm import checkpoint
 from tests.benchmarks.table import Table
+from tests.faults.machine import machine
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "clipped")  # of a validation's record; the latter is a share that is rounded
@@ -269,13 +270,6 @@ def generate_locale(name: str, home: Path) -> str:
 
 def chosen(all_of: Sequence[Any], names: Sequence[str] | None) -> list[Any]:
     return [one for one in all_of if not names or one.name in names]
-
-
-def machine() -> str:
-    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-    from machine import describe
-
-    return str(describe(None))
 
 
 def main() -> int:
