@@ -10,6 +10,7 @@ killed leaves it behind, unlocked; whoever next begins to write a file of the fa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -161,4 +162,6 @@ def _one_line_errors(path: PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "free some space, or write to another folder"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "see whether it may be written to, or write to another folder"
         raise _error(path, f"cannot be written ({error.strerror or error})", remedy) from None

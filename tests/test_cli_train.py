@@ -404,7 +404,7 @@ def test_texts_that_are_not_there() -> None:
     write("cut.gz", gzip.compress(TEXT.encode())[:-20])
     assert "damaged or cut short" in failure("cut.gz", "-o", "m.npz")
     assert "standard input: empty" in failure("-", "-o", "m.npz", stdin=b"")
-    assert "--valid-frac 0 holds nothing out" in failure("-", "-o", "m.npz", stdin=b"one line\n")
+    assert "hold nothing out with --valid-frac 0" in failure("-", "-o", "m.npz", stdin=b"one line\n")
 
 
 @pytest.mark.parametrize(
@@ -778,3 +778,27 @@ def test_a_divergence_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[-1].startswith("charlm: error: the loss is nan at step ")
     assert lines[-1].endswith("the best model is in place: begin anew with a lower --lr or a smaller --clip")
     assert load_model("m.npz", 1).header["history"]
+
+
+# ---- names and ends that would cost another training ----
+
+
+@pytest.mark.parametrize("name", ["m.resume.npz", "m.resume", "m.step-000000100.npz"])
+def test_a_model_is_not_written_where_something_of_another_belongs(name: str) -> None:
+    assert "is a name for what belongs to another model" in failure("text.txt", "-o", name, code=2)
+
+
+def test_two_models_of_like_names_have_a_state_each() -> None:
+    trained("text.txt", "-o", "m.npz")
+    state = Path("m.resume.npz").read_bytes()
+    trained("text.txt", "-o", "m", "--seed", "2")
+    assert Path("m.resume").exists()
+    assert Path("m.resume.npz").read_bytes() == state
+
+
+def test_an_end_that_lies_behind_the_training() -> None:
+    trained("text.txt", "-o", "m.npz", "--epochs", "3")
+    before = Path("m.resume.npz").read_bytes()
+    message = failure("text.txt", "-o", "m.npz", "--resume", "--epochs", "2", code=2, small=False)
+    assert "--epochs 2: 3 are done already; give more" in message
+    assert Path("m.resume.npz").read_bytes() == before

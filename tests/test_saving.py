@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from charlm import checkpoint
 from charlm.cli.main import main
 from charlm.training.language_task import LanguageTask
-from charlm.workflows.kept_models import Kept
+from charlm.workflows.kept_models import Kept, step_path
 from charlm.workflows.saving import Saver
 from charlm.workflows.train_plan import TRAINING_STATE
 from charlm.workflows.training_log import TrainingLog
@@ -206,6 +206,17 @@ def test_only_what_this_training_wrote_is_removed() -> None:
     before = steps()
     trained(*SIZES, "--epochs", "1", "--schedule", "constant", "--keep", "1", "--seed", "3")
     assert set(before) - set(steps()) == set()
+
+
+def test_what_a_state_calls_a_kept_model_is_removed_only_if_it_is_one() -> None:
+    """The state may be a stranger's, and the file a user's."""
+    trained(*OPTIONS)
+    before = steps()
+    theirs = Path(step_path("m.npz", before[0]))
+    theirs.write_bytes(b"someone's")
+    trained(*OPTIONS, "--keep", "1", "--resume")
+    assert steps() == [before[0], before[-1]]
+    assert theirs.read_bytes() == b"someone's"
 
 
 @pytest.mark.parametrize(

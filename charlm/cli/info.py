@@ -20,7 +20,8 @@ Examples:
   charlm info names.npz --json                   the same for programs
   charlm info names.npz --json | jq -r .parameters.sha256
 
-The whole file is read and checked. A model's history ends with the validation after which it was saved; that of the
+The whole file is read, and each checksum compared. Whether the sizes in it fit each other is found out by what uses the
+model. A model's history ends with the validation after which it was saved; that of the
 training state beside it goes on.
 
 Two models whose parameters have the same SHA-256 have the same bits. The SHA-256 of an input is that of its bytes,
@@ -35,7 +36,7 @@ null.
 """
 
 GAP = 13  # columns of a heading
-WIDTHS = 60, 100  # of a report, whatever the terminal's
+WIDTHS = 40, 100  # of a report, whatever the terminal's
 LONGEST = 1000  # characters of what is shown of a command, a name, a symbol's list
 SHOWN_FILES, SHOWN_SESSIONS, SHOWN_LAYERS = 4, 4, 100
 UNKNOWN = "not recorded"

@@ -158,7 +158,7 @@ def _finish(
     if fraction and not tallies[1].counts.any():
         raise InputError(
             f"{draft.names[0]}: {tallies[0].counts[EOS_ID]} sequences are too few to hold out "
-            f"{float(fraction):g} of them; raise --valid-frac or give --valid"
+            f"{float(fraction):g} of them; raise --valid-frac, give --valid, or hold nothing out with --valid-frac 0"
         )
     if vocabulary is None:
         vocabulary = _vocabulary(draft, tallies[0].counts, min_count, vocab_size)

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from charlm.errors import UsageError
+from charlm.workflows.train_request import beside
 
 
 def step_path(output: str, step: int) -> str:
     """Where the model of a step lies: MODEL.npz -> MODEL.step-000000200.npz, which sorts by step."""
-    return f"{output.removesuffix('.npz')}.step-{step:09}.npz"
+    return beside(output, f"step-{step:09}")
 
 
 def found_steps(output: str) -> list[int]:
@@ -41,7 +42,8 @@ def refuse_step_paths(output: str, given: Mapping[str, str]) -> None:
 
 
 def _pattern(output: str) -> re.Pattern[str]:
-    return re.compile(re.escape(os.path.basename(output).removesuffix(".npz")) + r"\.step-(\d{9,})\.npz")
+    before, after = beside(os.path.basename(output), "\0").split("\0")
+    return re.compile(f"{re.escape(before)}step-(\\d{{9,}}){re.escape(after)}")
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,8 @@ class Saver:
         left = []
         for step in self._kept.dropped:
             try:
-                os.unlink(step_path(self._output, step))
+                if _is_model(step_path(self._output, step)):
+                    os.unlink(step_path(self._output, step))
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -288,3 +289,12 @@ class Saver:
 def best_shapes(saved: checkpoint.Checkpoint, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the arrays of a best model that a state holds; none if it holds none."""
     return {} if saved.header.get("best") is None else {BEST + name: shape for name, shape in shapes.items()}
+
+
+def _is_model(path: str) -> bool:
+    """Whether a file that the state calls a kept model is one: the state may be a stranger's, or the file a user's."""
+    try:
+        checkpoint.load(path)
+    except CheckpointError:
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ from charlm.workflows.train_plan import Plan
 from charlm.workflows.train_request import TrainRequest, resume_path
 from charlm.workflows.trained import MODELS
 from charlm.workflows.training_log import TrainingLog
+
+OF_ANOTHER = re.compile(r".*\.(resume|step-\d{9,})(\.npz)?")  # states and kept models, see `beside`
 
 
 class Observer(Protocol):
@@ -71,6 +74,8 @@ def run(request: TrainRequest, observer: Observer) -> TrainResult:
         raise UsageError("--resume goes on with a training, --init-from begins a new one: leave out one")
     if request.output == STDIN:
         raise UsageError("-o -: a model needs a file, to write the better one over the good one; name it")
+    if OF_ANOTHER.fullmatch(os.path.basename(request.output)):
+        raise UsageError(f"-o {request.output}: is a name for what belongs to another model; choose another one")
     written = {"-o": request.output, "--resume's state": resume_path(request.output)}
     if request.log:
         written["--log"] = request.log

@@ -138,6 +138,16 @@ class Plan:
             interval = max(interval, LEAST_INTERVAL)
         return replace(options, valid_interval=interval)
 
+    def _refuse_fewer_epochs(self, epochs: int | None, path: str) -> None:
+        """UsageError for an end that lies behind the training."""
+        assert self.saved is not None
+        progress = checkpoint.require(self.saved.header, "progress", dict, path)
+        done, is_within = progress.get("epoch"), progress.get("chunk")
+        if epochs is not None and isinstance(done, int) and (epochs, 0) < (done, bool(is_within)):
+            raise UsageError(
+                f"--epochs {epochs}: {done}{' and a part' if is_within else ''} are done already; give more"
+            )
+
     def _settle_resumed(self, given: Mapping[str, Any]) -> tuple[TrainingOptions, Any]:
         assert self.saved is not None
         path = resume_path(self.request.output)
@@ -151,6 +161,7 @@ class Plan:
                 raise ValueError("its training options are malformed (bptt)")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from None
+        self._refuse_fewer_epochs(given.get("epochs"), path)
         began = asdict(options) | config.to_json()
         for name, value in given.items():
             if name == "batch_size":

@@ -68,8 +68,14 @@ def option_name(field_name: str) -> str:
 
 
 def resume_path(output: str) -> str:
-    """Where what resuming needs lies: MODEL.npz -> MODEL.resume.npz."""
-    return f"{output.removesuffix('.npz')}.resume.npz"
+    """Where what resuming needs lies: MODEL.npz -> MODEL.resume.npz; NAME -> NAME.resume."""
+    return beside(output, "resume")
+
+
+def beside(output: str, what: str) -> str:
+    """The path of a file that belongs to a model; different for different models."""
+    end = ".npz" if output.endswith(".npz") else ""
+    return f"{output.removesuffix(end)}.{what}{end}"
 
 
 def changed(name: str, before: Any, now: Any) -> UsageError:

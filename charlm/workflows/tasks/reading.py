@@ -166,11 +166,11 @@ class Reading:
         else:
             try:
                 train, valid = read(valid_frac=fraction or 0.0)
-            except InputError as error:
+            except InputError:
                 if "valid_frac" not in self.chosen:
                     raise
                 if STDIN in request.corpus:  # which cannot be read again
-                    raise InputError(f"{error}; --valid-frac 0 holds nothing out") from None
+                    raise
                 train, valid = read()  # or the true fault, without the part held out
                 self.chosen["valid_frac"] = (0.0, "too few sequences to hold any out")
                 fraction = 0.0
@@ -183,9 +183,10 @@ class Reading:
             self.text_record = {"min_count": count, "vocab_size": text.vocab_size, "valid_frac": fraction}
         share = getattr(train.counts, "unknown_rate", 0.0)
         if share > MOSTLY_UNKNOWN:
-            self.remarks.append(
-                f"{share:.0%} of the tokens are unknown: should it be --level char, or a lower --min-count?"
-            )
+            hint = "should it be --level char, or a lower --min-count?"
+            if text.vocab_size is not None:
+                hint = f"should it be a larger --vocab-size than {text.vocab_size:,}?"
+            self.remarks.append(f"{share:.0%} of the tokens are unknown: {hint}")
         if valid is not None and valid.size > train.size:
             self.remarks.append(
                 f"the validation text ({valid.size:,} tokens) is longer than the training text ({train.size:,})"
