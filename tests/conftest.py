@@ -25,6 +25,15 @@ def teams() -> Iterator[list[Team]]:
         team.close()
 
 
+@pytest.fixture(autouse=True)
+def compilation_unannounced(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a command tells must not depend on which tests ran before it, and so on which kernels there are already."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_progress.py":
+            patch.setattr("charlm.cli.progress.Announcement.begin", lambda announcement, name: None)
+        yield
+
+
 @pytest.fixture
 def runner() -> CliRunner:
     """Runs a click command; its result keeps stdout and stderr apart."""

@@ -74,7 +74,8 @@ def zipped(members: Iterable[tuple[str | zipfile.ZipInfo, bytes]], compression: 
     with zipfile.ZipFile(stream, "w", compression) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there twice
         for name, data in members:
-            archive.writestr(name, data)
+            member = zipfile.ZipInfo(name) if isinstance(name, str) else name  # dated 1980: the same bytes each time
+            archive.writestr(member, data, compression)
     return stream.getvalue()
 
 
