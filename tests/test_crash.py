@@ -122,7 +122,8 @@ def test_two_trainings_into_one_output_refuse_each_other(
     process.kill()
     process.wait()
     step = unfinished(training)
-    result = CliRunner().invoke(main, ["train", "text", "-o", "out/m.npz", "--resume", "--epochs", "1", *log])
+    epochs = checkpoint.load("out/m.resume.npz", kind=TRAINING_STATE).header["progress"]["epoch"] + 1
+    result = CliRunner().invoke(main, ["train", "text", "-o", "out/m.npz", "--resume", "--epochs", str(epochs), *log])
     assert result.exit_code == 0
     assert f"going on at step {step:,}" in result.stderr
     assert sorted(training.names()) == ["log.jsonl", "m.npz", "m.resume.npz"]
