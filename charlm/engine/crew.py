@@ -27,10 +27,8 @@ from charlm.engine.tile import VECTORS
 
 LINE = 8  # numbers of 64 bits in a cache line: two threads that write to one would hinder each other
 PATIENCE = 2000  # looks at the others' counters before the processor is offered to someone else: some 50 microseconds
-SELDOM, LONGEST = (
-    16,
-    256,
-)  # a crew is crowded if it waits long more than once in so many steps; then tasks alone, at most
+SELDOM = 16  # a crew that waits long more than once in so many steps is crowded
+LONGEST = 256  # tasks that one thread then takes alone, at most
 WORTH_SHARING = 1 << 15  # multiplications of a product that take longer than to meet
 
 

@@ -86,6 +86,7 @@ class Saver:
         self._trainer, self._header, self._state_header, self._tell = trainer, header, state_header, tell
         self._best: _Unwritten | None = None
         self._kept = Kept()
+        self._own_steps: set[int] = set()  # whose files this process has written
         self._problems: dict[str, UnwritableError] = {}  # by what could not be written
         self._told: dict[str, str] = {}
         self._model_step: int | None = None  # in the files that this training has written
@@ -207,6 +208,7 @@ class Saver:
     def _write_step(self, step: int) -> bool:
         """The model as it is now, that of a validation."""
         path = step_path(self._output, step)
+        self._own_steps.add(step)
         return self._save("kept", path, self._header(), dict(self._trainer.task.model.parameters))
 
     def _remove_dropped(self) -> None:
@@ -214,7 +216,7 @@ class Saver:
         left = []
         for step in self._kept.dropped:
             try:
-                if _is_model(step_path(self._output, step)):
+                if step in self._own_steps or _is_model(step_path(self._output, step)):
                     os.unlink(step_path(self._output, step))
             except FileNotFoundError:
                 pass
