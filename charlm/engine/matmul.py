@@ -34,7 +34,6 @@ __all__ = [
 
 K_BLOCK = 512  # rows of a panel used in one go: 128 KB of float32, which stays in the second-level cache
 A_BLOCK = 1 << 16  # numbers of the left-hand matrix used in one go, for the same reason
-PADDING = 16  # numbers between packed rows: a stride of a power of two would map them all to the same cache lines
 OUTER_BLOCK = 400  # rows summed in one go by `accumulate_outer`, as far as OUTER_NUMBERS allows
 OUTER_NUMBERS = 1 << 17  # of the inputs kept packed meanwhile: half a second-level cache
 
@@ -211,17 +210,22 @@ def accumulate_outer(
     with_sum = row_sum.size > 0 and (by_panel or part == 0)
     steps_here = max(1, min(OUTER_BLOCK, max(96, OUTER_NUMBERS // m)) // rows)
     a_flat, b_flat = a.reshape(a.size), b.reshape(b.size)
-    first_m, last_m = first_tile * ROWS, min(last_tile * ROWS, m)
-    a_row = last_m - first_m + PADDING
-    a_packed = np.empty(steps_here * rows * a_row, b.dtype)
-    b_packed = np.empty(steps_here * rows * width, b.dtype)
+    most = steps_here * rows
+    # By tiles, each one's ROWS numbers of a row side by side: a tile's inputs fill whole cache lines, so that they and
+    # the panel stay in the nearest cache (13 % of these products, with vectors of 256 bits; 1 % with 512).
+    a_packed = np.empty((last_tile - first_tile) * most * ROWS + lanes, b.dtype)
+    b_packed = np.empty(most * width, b.dtype)
     for first_step in range(0, steps, steps_here):
         last_step = min(first_step + steps_here, steps)
         k_total = (last_step - first_step) * rows
-        for k in range(k_total):
-            source = a_start + (first_step + k // rows) * a_step + k % rows * m
-            for j in range(0, last_m - first_m, lanes):
-                copy_row(a_flat, source + first_m + j, m, a_packed, k * a_row + j, last_m - first_m - j, 1)
+        for i in range(first_tile, last_tile):
+            target = (i - first_tile) * most * ROWS
+            for s in range(first_step, last_step):
+                source = a_start + s * a_step + i * ROWS
+                for r in range(rows):
+                    for j in range(0, ROWS, lanes):  # whole vectors: what is beyond ROWS, the next row writes over
+                        copy_row(a_flat, source + r * m + j, m, a_packed, target + j, min(ROWS, m - i * ROWS) - j, 1)
+                    target += ROWS
         for panel in range(first_panel, last_panel):
             first = panel * width
             inside = min(width, n - first)
@@ -235,7 +239,7 @@ def accumulate_outer(
                         sums[j] += row[j]
             for i in range(first_tile, last_tile):
                 tile(
-                    a_packed, i * ROWS - first_m, 1, a_row, b_packed, 0, k_total,
+                    a_packed, (i - first_tile) * most * ROWS, 1, ROWS, b_packed, 0, k_total,
                     c, i * ROWS * c.shape[1] + c_column + first, c.shape[1], inside, min(ROWS, m - i * ROWS),
                     vectors, ADD, c, 0, 0,
                 )  # fmt: skip
