@@ -19,13 +19,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from charlm.engine.jit import HAS_FMA
+
 FLAGS = ("contract",)  # multiply and add may fuse, nothing else may move
 
 # type -> mantissa bits, exponent bias, coefficients of q, least and greatest argument of exp, ln 2 in two parts
 FORMATS: dict[Any, Any] = {
     types.float32: (
         23, 127, (0.5, 0.16666576266, 0.041666556150, 0.0083632031456, 0.0013926213142),
-        -87.0, 88.0, 0.693359375, -2.12194440e-4,
+        -87.0, 88.0, *((math.log(2), 0.0) if HAS_FMA else (0.693359375, -2.12194440e-4)),
     ),
     types.float64: (
         52, 1023, tuple(1 / math.factorial(i) for i in range(2, 14)),
@@ -68,11 +70,16 @@ class _Scalar:
         shifted = self.multiply_add(x, self.constant(1 / math.log(2)), magic)
         n = self.builder.fsub(shifted, magic)
         r = self.multiply_add(n, self.constant(-ln2_high), x)
-        r = self.multiply_add(n, self.constant(-ln2_low), r)
-        total = self.constant(q[-1])
-        for coefficient in reversed(q[:-1]):
-            total = self.multiply_add(total, r, self.constant(coefficient))
-        p = self.multiply_add(self.builder.fmul(r, r), total, r)
+        if ln2_low:
+            r = self.multiply_add(n, self.constant(-ln2_low), r)
+        # A pair of coefficients at a time, in r^2: half as long a chain of sums that wait for each other.
+        r2 = self.builder.fmul(r, r, flags=FLAGS)
+        pairs = [self.multiply_add(self.constant(b), r, self.constant(a)) for a, b in zip(q[::2], q[1::2])]
+        pairs += map(self.constant, q[len(pairs) * 2 :])
+        total = pairs[-1]
+        for pair in reversed(pairs[:-1]):
+            total = self.multiply_add(total, r2, pair)
+        p = self.multiply_add(r2, total, r)
         # 2^n: n moved into the place of the exponent, and the exponent's bias added
         shift = ir.Constant(self.bits, mantissa)
         exponent = self.builder.shl(self.builder.bitcast(shifted, self.bits), shift)

@@ -28,6 +28,7 @@ __all__ = [
     "multiply",
     "pack",
     "pack_transposed",
+    "pack_weight",
     "packed_size",
     "parted",
 ]
@@ -132,6 +133,27 @@ def pack_transposed(b: Any, column: int, k_total: int, packed: Any, part: int, p
                     b_flat, (first + j) * b.shape[1] + column + k, b.shape[1], inside - j, min(lanes, k_total - k),
                     packed, start + k * padded + j, padded,
                 )  # fmt: skip
+
+
+@kernel
+def pack_weight(b: Any, widths: Any, forward: Any, transposed: Any, part: int, parts: int) -> None:
+    """Pack a matrix and its transpose, or this thread's share of both: in one call, see `threads`.
+
+    Args:
+        b: (K, N), C order.
+        widths: of the groups of columns that are multiplied apart, int64; their sum is N.
+        forward: OUT, the packed groups one after another.
+        transposed: OUT, the same of the transposes; of length 0 if they are not wanted.
+    """
+    lanes, k = lanes_of(b), b.shape[0]
+    column, begin, begin_transposed = 0, 0, 0
+    for width in widths:
+        pack(b, column, width, forward[begin:], part, parts)
+        begin += packed_size(k, width, lanes)
+        if transposed.size > 0:
+            pack_transposed(b, column, width, transposed[begin_transposed:], part, parts)
+            begin_transposed += packed_size(width, k, lanes)
+        column += width
 
 
 @kernel

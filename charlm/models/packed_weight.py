@@ -25,11 +25,13 @@ class PackedWeight:
     ) -> None:
         k, n = shape
         lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-        self.groups = groups or (n,)
-        self._ends = np.cumsum([matmul.packed_size(k, width, lanes) for width in self.groups])
-        self._transposed_ends = np.cumsum([matmul.packed_size(width, k, lanes) for width in self.groups])
-        self.forward = aligned_zeros(self._ends[-1], dtype) if forward is None else forward
-        self.backward = aligned_zeros(self._transposed_ends[-1], dtype)
+        self._widths = np.array(groups or (n,))
+        size, transposed_size = 0, 0
+        for width in self._widths:
+            size += matmul.packed_size(k, width, lanes)
+            transposed_size += matmul.packed_size(width, k, lanes)
+        self.forward = aligned_zeros(size, dtype) if forward is None else forward
+        self.backward = aligned_zeros(transposed_size, dtype)
 
     @classmethod
     def pile(
@@ -42,12 +44,5 @@ class PackedWeight:
 
     def pack(self, weight: Array, part: int, parts: int, *, backward: bool) -> None:
         """Pack this thread's share of the weight, and of its transpose if ``backward``."""
-        column = 0
-        for i, width in enumerate(self.groups):
-            begin = 0 if i == 0 else self._ends[i - 1]
-            matmul.pack(weight, column, width, self.forward[begin : self._ends[i]], part, parts)
-            if backward:
-                begin = 0 if i == 0 else self._transposed_ends[i - 1]
-                end = self._transposed_ends[i]
-                matmul.pack_transposed(weight, column, width, self.backward[begin:end], part, parts)
-            column += width
+        transposed = self.backward if backward else self.backward[:0]
+        matmul.pack_weight(weight, self._widths, self.forward, transposed, part, parts)

@@ -42,7 +42,7 @@ SHARES = {
     "forward": CELL, "backward": CELL,
     "cross_entropy": SOFTMAX,
     "embed": TABLE, "look_up": TABLE, "add_to_table": TABLE, "add_to_embedding": TABLE,
-    "pack": PACKING, "pack_transposed": PACKING,
+    "pack_weight": PACKING,
     "squares": OPTIMISER, "adamw": OPTIMISER, "clip_values": OPTIMISER,
 }  # fmt: skip
 ORDER = (PRODUCTS, GATES, SOFTMAX, TABLE, PACKING, OPTIMISER, OTHERS, REST)
