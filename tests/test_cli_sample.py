@@ -56,7 +56,7 @@ def output(folder: Path, *arguments: str | int, **options: Any) -> str:
 
 
 def objects(folder: Path, *arguments: str | int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output(folder, *arguments, "--json").splitlines()]
+    return [json.loads(line) for line in output(folder, *arguments, "--json").removesuffix("\n").split("\n")]
 
 
 # ---- what is printed ----
@@ -140,6 +140,10 @@ def test_log_prob_of_texts_of_several_lines_is_one_line_each(folder: Path) -> No
         log_prob, text = line.split("\t")
         assert text == one["text"].replace("\\", "\\\\").replace("\n", "\\n")
         assert float(log_prob) == pytest.approx(one["log_prob_nats"], abs=1e-6)
+
+
+def test_json_keeps_letters_as_they_are(folder: Path) -> None:
+    assert '"text": "é' in output(folder, "book.npz", "--prompt", "é", "--json", "--max-length", 3)
 
 
 def test_json(folder: Path) -> None:

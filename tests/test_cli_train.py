@@ -493,6 +493,7 @@ def test_where_nothing_can_be_written() -> None:
     assert "is a folder" in failure("text.txt", "-o", "taken.npz")
     assert "there is no folder" in failure("text.txt", "-o", "m.npz", "--log", "none/log.jsonl")
     assert "a model needs a file" in failure("text.txt", "-o", "-", code=2)
+    assert "a log needs a file" in failure("text.txt", "-o", "m.npz", "--log", "-", code=2)
 
 
 def test_nothing_is_written_over_the_text() -> None:
@@ -601,7 +602,11 @@ def test_no_training_to_resume() -> None:
 def test_a_damaged_state(unfinished: str, damage: Callable[[bytes], bytes]) -> None:
     path = Path("m.resume.npz")
     path.write_bytes(damage(path.read_bytes()))
-    assert "m.resume.npz: " in failure("text.txt", "-o", unfinished, "--resume", small=False)
+    with_model = failure("text.txt", "-o", unfinished, "--resume", small=False)
+    assert "m.resume.npz: " in with_model
+    Path(unfinished).unlink()
+    without = failure("text.txt", "-o", unfinished, "--resume", small=False)
+    assert ("--init-from" in with_model, "--init-from" in without) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,24 @@ def test_kernels_that_an_image_holds_are_read_where_nothing_can_be_written(
     assert other.is_relative_to(roots["XDG_CACHE_HOME"])
     assert KernelFile(folder, "kernel", "key").write(1)
     assert kernel_cache.cache_folder() == folder
+    assert not kernel_cache.keeps(folder)
+    assert kernel_cache.remark(folder) == f"{folder} cannot be written; set CHARLM_CACHE_DIR to another"
+    monkeypatch.delenv("CHARLM_CACHE_DIR")
     assert kernel_cache.remark(folder) == f"{folder} cannot be written; set CHARLM_CACHE_DIR"
+    assert kernel_cache.keeps(other)
     assert kernel_cache.remark(other) == ""
+
+
+def test_a_chosen_folder_that_is_passed_over_is_told(roots: dict[str, Path]) -> None:
+    chosen = kernel_cache.cache_folder()
+    assert kernel_cache.remark(chosen) == ""
+    assert chosen is not None
+    shutil.rmtree(roots["CHARLM_CACHE_DIR"])
+    roots["CHARLM_CACHE_DIR"].write_text("")
+    other = kernel_cache.cache_folder()
+    assert kernel_cache.keeps(other)
+    remark = f"CHARLM_CACHE_DIR is {roots['CHARLM_CACHE_DIR']}, which is not writable and yours alone; they are kept in"
+    assert kernel_cache.remark(other) == f"{remark} {other}"
 
 
 def test_the_working_folder_is_no_cache(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +187,7 @@ def test_the_working_folder_is_no_cache(roots: dict[str, Path], monkeypatch: pyt
     monkeypatch.chdir(roots["TEMP"])
     assert kernel_cache.cache_folder() is None
     assert list(roots["TEMP"].iterdir()) == []
-    assert kernel_cache.remark(None) == "no folder is writable and yours alone; set CHARLM_CACHE_DIR"
+    assert kernel_cache.remark(None) == "no folder is writable and yours alone; set CHARLM_CACHE_DIR to another"
 
 
 def test_other_versions_kernels_go_when_nobody_has_used_them_for_a_month(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_compilation_is_announced_once(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_that_it_will_happen_again_is_told_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    announcement = Announcement("no folder", None)
+    announcement = Announcement("each time", "no folder", None)
     announcement.begin("one kernel")
     expected = "compiling kernels for this processor: each time, about 10 s (no folder) ...\n"
     assert capsys.readouterr() == ("", expected)
@@ -43,7 +43,7 @@ def test_the_live_line_tells_which_and_how_many_and_vanishes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((40, 20)))
-    announcement = Announcement("", lambda: 30)
+    announcement = Announcement("once", "", lambda: 30)
     for name in ("multiply", "multiply", "accumulate_outer_with_a_name_that_is_long"):
         announcement.begin(name)
     announcement.end()
@@ -66,7 +66,7 @@ def test_nobody_who_listens_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stderr", Gone())
-    announcement = Announcement("", lambda: 30)
+    announcement = Announcement("once", "", lambda: 30)
     announcement.begin("multiply")
     announcement.end()
 

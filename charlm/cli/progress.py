@@ -31,10 +31,11 @@ def announce_compilation(*, live: bool = True) -> None:
             unfinished on the same terminal.
     """
     from charlm.engine.jit import CACHE_FOLDER, kernel_count, on_compilation
-    from charlm.engine.kernel_cache import remark
+    from charlm.engine.kernel_cache import keeps, remark
 
     is_live = live and is_terminal(sys.stderr)
-    announcement = Announcement(remark(CACHE_FOLDER), kernel_count if is_live else None)
+    often = "once" if keeps(CACHE_FOLDER) else "each time"
+    announcement = Announcement(often, remark(CACHE_FOLDER), kernel_count if is_live else None)
     on_compilation(announcement.begin, announcement.end)
 
 
@@ -42,12 +43,13 @@ class Announcement:
     """One line when the first kernel is compiled, and a live one below it.
 
     Args:
-        remark: why the next command will compile them again, if it will.
+        often: whether once or each time.
+        remark: why, or where they are kept, if that needs a word.
         kernel_count: how many kernels there may be; None for no live line.
     """
 
-    def __init__(self, remark: str, kernel_count: Callable[[], int] | None) -> None:
-        self._remark, self._kernel_count = remark, kernel_count
+    def __init__(self, often: str, remark: str, kernel_count: Callable[[], int] | None) -> None:
+        self._often, self._remark, self._kernel_count = often, remark and f" ({remark})", kernel_count
         self._names: set[str] = set()
         self._begun = 0.0  # of this group of kernels
         self._seconds = 0.0  # of all groups before
@@ -57,8 +59,7 @@ class Announcement:
         """The kernel of this name is about to be compiled."""
         with contextlib.suppress(OSError):  # nobody listens: no reason to stop
             if not self._names:
-                often = f"each time, about 10 s ({self._remark})" if self._remark else "once, about 10 s"
-                say(f"compiling kernels for this processor: {often} ...")
+                say(f"compiling kernels for this processor: {self._often}, about 10 s{self._remark} ...")
             self._names.add(name)
             self._begun = self._begun or time.monotonic()
             if self._kernel_count is not None:

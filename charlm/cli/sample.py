@@ -173,5 +173,6 @@ def _json(sample: Sample, seed: int | None) -> str:
             "ended": sample.ended,
             "seed": seed,
             "refused": sample.refused,
-        }
+        },
+        ensure_ascii=False,
     )

@@ -101,12 +101,20 @@ def cache_folder() -> Path | None:
     return found
 
 
+def keeps(folder: Path | None) -> bool:
+    """Whether the kernels that are compiled now are kept for the next command."""
+    return folder is not None and os.access(folder, os.W_OK)
+
+
 def remark(folder: Path | None) -> str:
-    """Why the kernels that are compiled now will be compiled again; empty if they will not."""
-    if folder is not None and os.access(folder, os.W_OK):
-        return ""
-    where = "no folder is writable and yours alone" if folder is None else f"{folder} cannot be written"
-    return f"{where}; set {VARIABLE}"
+    """Why kernels are not kept, or not where the user wants them; empty if they are."""
+    chosen = os.environ.get(VARIABLE)
+    if folder is None or not keeps(folder):
+        where = "no folder is writable and yours alone" if folder is None else f"{folder} cannot be written"
+        return f"{where}; set {VARIABLE}" + (" to another" if chosen else "")
+    if chosen and Path(chosen) not in folder.parents:
+        return f"{VARIABLE} is {chosen}, which is not writable and yours alone; they are kept in {folder}"
+    return ""
 
 
 def remove_unused(folder: Path) -> None:

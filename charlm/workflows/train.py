@@ -74,6 +74,8 @@ def run(request: TrainRequest, observer: Observer) -> TrainResult:
         raise UsageError("--resume goes on with a training, --init-from begins a new one: leave out one")
     if request.output == STDIN:
         raise UsageError("-o -: a model needs a file, to write the better one over the good one; name it")
+    if request.log == STDIN:
+        raise UsageError("--log -: a log needs a file, of which --resume reads the end; name one")
     if OF_ANOTHER.fullmatch(os.path.basename(request.output)):
         raise UsageError(f"-o {request.output}: is a name for what belongs to another model; choose another one")
     written = {"-o": request.output, "--resume's state": resume_path(request.output)}

@@ -52,7 +52,13 @@ class Plan:
         path = resume_path(self.request.output)
         if not os.path.exists(path):
             raise CheckpointError(f"{path}: there is no training to resume; leave out --resume to begin one")
-        return checkpoint.load(path, kind=TRAINING_STATE)
+        try:
+            return checkpoint.load(path, kind=TRAINING_STATE)
+        except CheckpointError as error:
+            if not os.path.exists(self.request.output):
+                raise
+            begin = f"--init-from {self.request.output} and another -o begin anew with the model's weights"
+            raise CheckpointError(f"{error}; or {begin}") from None
 
     def _guard_unfinished(self) -> None:
         """An interrupted training must not be lost to a forgotten --resume."""
