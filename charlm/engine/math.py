@@ -74,7 +74,7 @@ class _Scalar:
             r = self.multiply_add(n, self.constant(-ln2_low), r)
         # A pair of coefficients at a time, in r^2: half as long a chain of sums that wait for each other.
         r2 = self.builder.fmul(r, r, flags=FLAGS)
-        pairs = [self.multiply_add(self.constant(b), r, self.constant(a)) for a, b in zip(q[::2], q[1::2])]
+        pairs = [self.multiply_add(self.constant(q[i + 1]), r, self.constant(q[i])) for i in range(0, len(q) - 1, 2)]
         pairs += map(self.constant, q[len(pairs) * 2 :])
         total = pairs[-1]
         for pair in reversed(pairs[:-1]):
