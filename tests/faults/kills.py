@@ -56,10 +56,13 @@ class Case:
     lines: int
     options: tuple[str, ...]
     displaces: bool = False  # a finished training lies there already
+    valid_copies: int = 0  # of the text, to validate with: so many that hardly anything but validations takes time
 
     def write_text(self, folder: Path) -> None:
         with open(ROOT / "corpora" / self.corpus, encoding="utf-8") as file:
-            (folder / "text").write_text("".join(islice(file, self.lines)), "utf-8")
+            text = "".join(islice(file, self.lines))
+        (folder / "text").write_text(text, "utf-8")
+        (folder / "valid").write_text(text * self.valid_copies, "utf-8")
 
     def arguments(self) -> list[str]:
         return ["train", "text", "-o", "out/m.npz", "--log", "out/log.jsonl", *SMALL, *self.options]
@@ -82,6 +85,10 @@ CASES = (
     Case(
         "lm anew", "dinosaurs.txt", 600,
         ("--epochs", "20", "--bptt", "10", "--cell", "rnn", "--keep", "1"), displaces=True,
+    ),
+    Case(
+        "lm, long validations", "dinosaurs.txt", 200,
+        ("--epochs", "30", *EVERY_EPOCH, "--bptt", "10", "--valid", "valid"), valid_copies=100,
     ),
 )  # fmt: skip
 
@@ -213,6 +220,8 @@ class Training:
         elif last and last[0]["step"] > state.header["progress"]["step"]:
             is_due = last[0]["step"] % state.header["training"]["valid_interval"] == 0
             self.report.hits["validation" if is_due else "steps"] += 1
+        elif self.case.valid_copies:
+            self.report.hits["validation, but for one in ten"] += 1
         else:
             self.report.hits["no step after the state yet"] += 1
 
@@ -374,7 +383,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="charlm-kills-") as folder:
             torment(case, kills, random.Random(f"{options.seed} {case.name}"), Path(folder), report)
         print(
-            f"{case.name:10} {kills:4} kills in {report.rounds - rounds} trainings, "
+            f"{case.name:20} {kills:4} kills in {report.rounds - rounds} trainings, "
             f"{len(report.faults) - faults} faults, {time.perf_counter() - before:.0f} s",
             flush=True,
         )
