@@ -56,6 +56,12 @@ def available_cores() -> int:
     return max(1, int(min(cores, _quota())))
 
 
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 class Team:
     """Threads that wait between tasks. The caller works too, as part 0.
 
@@ -67,8 +73,10 @@ class Team:
         self._task: Task | None = None
         self._error: BaseException | None = None
         self._dissolve: Callable[[], None] | None = None
-        self._start = [threading.Semaphore(0) for _ in range(threads - 1)]
-        self._done = [threading.Semaphore(0) for _ in range(threads - 1)]
+        # Locks, each let go by another thread than took it: 40 us a task instead of 53 with semaphores, which are
+        # written in Python.
+        self._start = [_taken() for _ in range(threads - 1)]
+        self._done = [_taken() for _ in range(threads - 1)]
         self._workers = [
             threading.Thread(target=self._work, args=(i,), daemon=True, name=f"charlm-{i + 1}")
             for i in range(threads - 1)
