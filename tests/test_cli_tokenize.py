@@ -221,7 +221,7 @@ def test_vocabulary_from_a_list(tmp_path: Path) -> None:
     [
         (b"a\nab\n", "symbols, line 2: 'ab' is not a token at --level char"),
         (b"a\n\nb\n", "symbols, line 2: '' is not a token"),
-        (b"a\nb\na\n", "symbols, line 3: 'a' stands in line 1 already"),
+        (b"a\nb\na\n", "symbols, line 3: 'a' stands in line 1 already; leave out one"),
         (b"", "symbols: holds no symbols"),
         (b"<unk>\n<eos>\n", "symbols: holds no symbols"),
         (b"\xe9\n", "symbols: not UTF-8"),

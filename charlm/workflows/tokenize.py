@@ -168,7 +168,8 @@ def _listed_vocabulary(path: str, tokenizer: Tokenizer) -> Vocabulary:
                 "of a vocabulary may have; a list of symbols has one a line"
             )
         if symbol in lines:
-            raise InputError(f"{path}, line {number}: {quoted(line)} stands in line {lines[symbol]} already")
+            before = lines[symbol]
+            raise InputError(f"{path}, line {number}: {quoted(line)} stands in line {before} already; leave out one")
         lines[symbol] = number
     if not lines:
         raise InputError(f"{path}: holds no symbols; write one a line")
