@@ -56,7 +56,7 @@ def output(folder: Path, *arguments: str | int, **options: Any) -> str:
 
 
 def objects(folder: Path, *arguments: str | int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output(folder, *arguments, "--json").removesuffix("\n").split("\n")]
+    return [json.loads(line) for line in output(folder, *arguments, "--json").splitlines()]
 
 
 # ---- what is printed ----

@@ -82,7 +82,8 @@ class Output:
         raw: as they are on a terminal, too.
         as_bytes: what is written is the text of a model of bytes, U+0000 to U+00FF, which become bytes again; on a
             terminal they are shown as the UTF-8 that they may be.
-        as_json: it is JSON, and remains so on a terminal.
+        as_json: it is JSON, in which what would be obeyed is escaped everywhere. It means the same, and a line is one
+            to who splits lines at U+0085 or U+2028, too.
 
     Raises:
         OutputError: stdout is closed, so that results would be lost.
@@ -94,7 +95,7 @@ class Output:
         self.is_terminal = is_terminal(sys.stdout)
         self._stream = sys.stdout.buffer
         self._encoding = (sys.stdout.encoding if self.is_terminal else None) or "utf-8"
-        self._guards = self.is_terminal and not raw
+        self._guards = as_json or (self.is_terminal and not raw)
         self._as_bytes, self._as_json = as_bytes, as_json
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._flushed = 0.0
