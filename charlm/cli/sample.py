@@ -47,6 +47,8 @@ random) and refused (draws that --novel refused before this one; null without it
 U+0000 to U+00FF there.
 """
 
+MOST_TOKENS = 1 << 40  # what nobody waits for; compiled code has integers of 64 bits
+
 
 @click.command(epilog=EPILOG)
 @click.argument("model", metavar="MODEL")
@@ -63,7 +65,7 @@ U+0000 to U+00FF there.
 )
 @click.option(
     "--max-length",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_TOKENS),
     metavar="N",
     help="Stop after N drawn tokens.  [default: 1000; for a model of files 500, or 100 words]",
 )
@@ -73,7 +75,7 @@ U+0000 to U+00FF there.
     metavar="T",
     help="Below 1 the likely becomes likelier, above 1 all tokens become more alike.  [default: 1]",
 )
-@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Draw from the K likeliest tokens only.")
+@click.option("--top-k", type=click.IntRange(1, MOST_TOKENS), metavar="K", help="Draw from the K likeliest tokens only.")
 @click.option(
     "--top-p",
     type=float,
@@ -81,7 +83,7 @@ U+0000 to U+00FF there.
     help="Draw only from the fewest tokens whose probabilities add up to P.",
 )
 @click.option("--greedy", is_flag=True, help="Take the likeliest token each time.")
-@click.option("--beam", type=click.IntRange(min=1), metavar="W", help="Search for the -n likeliest texts, W at a time.")
+@click.option("--beam", type=click.IntRange(1, 1000), metavar="W", help="Search for the -n likeliest texts, W at a time.")
 @click.option(
     "--seed", type=click.IntRange(min=0), metavar="N", help="Repeat the samples of this seed.  [default: new]"
 )
