@@ -253,7 +253,7 @@ def _refuse_foreign(path: PathLike, file: IO[bytes]) -> None:
         if start.startswith(magic):
             raise _error(path, f"not a charlm model but {what}", GIVE_MODEL)
     if _is_text(start):
-        raise _error(path, "not a charlm model but a text", "the model comes first, then the text")
+        raise _error(path, "not a charlm model but a text", f"{GIVE_MODEL}; a text comes after it")
     raise _error(path, "not a charlm model", GIVE_MODEL)
 
 

@@ -316,7 +316,7 @@ def test_an_array_of_objects_is_never_run(model: Path, tmp_path: Path) -> None:
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
         (b"\x1f\x8b\x08" + bytes(99), "gzip"),
         (npy(np.zeros(3)), "single NumPy array"),
-        (b"To be, or not to be\n" * 99, "a text; the model comes first"),
+        (b"To be, or not to be\n" * 99, "a text; give the .npz that `charlm train` wrote; a text comes after it"),
         (("a" + "é" * 400).encode(), "a text"),
         (b"\x00\xff" * 99, "not a charlm model;"),
         (b"caf\xe9 au lait", "not a charlm model;"),

@@ -178,10 +178,10 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, CharlmError):
         return str(error), error.exit_code
     if isinstance(error, click.ClickException):
-        help_command = ""
+        message = error.format_message()
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            help_command = f" See: {error.ctx.command_path} --help"
-        return error.format_message() + help_command, error.exit_code
+            message += f"{'' if message.endswith(('.', '?', ')')) else '.'} See: {error.ctx.command_path} --help"
+        return message, error.exit_code
     if isinstance(error, click.Abort):
         return "aborted", EXIT_FAILURE
     if isinstance(error, MemoryError):
