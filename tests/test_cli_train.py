@@ -578,6 +578,15 @@ def test_the_text_cannot_change(unfinished: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("more", "is_told"), [((), True), (("--softmax", "full"), False), (("--tie-weights",), False)])
+def test_the_softmax_for_many_symbols_is_told(
+    monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], is_told: bool
+) -> None:
+    monkeypatch.setattr("charlm.workflows.tasks.language.MANY_SYMBOLS", 3)
+    stderr = train("text.txt", "-o", "m.npz", "--epochs", 1, *more).stderr
+    assert ("--softmax adaptive is several times as fast" in stderr) == is_told
+
+
 def test_no_training_to_resume() -> None:
     assert "m.resume.npz: there is no training to resume; leave out --resume" in failure(
         "text.txt", "-o", "m.npz", "--resume", small=False

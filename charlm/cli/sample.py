@@ -75,7 +75,9 @@ MOST_TOKENS = 1 << 40  # what nobody waits for; compiled code has integers of 64
     metavar="T",
     help="Below 1 the likely becomes likelier, above 1 all tokens become more alike.  [default: 1]",
 )
-@click.option("--top-k", type=click.IntRange(1, MOST_TOKENS), metavar="K", help="Draw from the K likeliest tokens only.")
+@click.option(
+    "--top-k", type=click.IntRange(1, MOST_TOKENS), metavar="K", help="Draw from the K likeliest tokens only."
+)
 @click.option(
     "--top-p",
     type=float,
@@ -83,7 +85,9 @@ MOST_TOKENS = 1 << 40  # what nobody waits for; compiled code has integers of 64
     help="Draw only from the fewest tokens whose probabilities add up to P.",
 )
 @click.option("--greedy", is_flag=True, help="Take the likeliest token each time.")
-@click.option("--beam", type=click.IntRange(1, 1000), metavar="W", help="Search for the -n likeliest texts, W at a time.")
+@click.option(
+    "--beam", type=click.IntRange(1, 1000), metavar="W", help="Search for the -n likeliest texts, W at a time."
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), metavar="N", help="Repeat the samples of this seed.  [default: new]"
 )
