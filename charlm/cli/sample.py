@@ -47,7 +47,7 @@ random) and refused (draws that --novel refused before this one; null without it
 U+0000 to U+00FF there.
 """
 
-MOST_TOKENS = 1 << 40  # what nobody waits for; compiled code has integers of 64 bits
+MOST_TOKENS = 10**9  # what nobody waits for; compiled code has integers of 64 bits
 
 
 @click.command(epilog=EPILOG)
