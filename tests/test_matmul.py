@@ -24,6 +24,7 @@ from charlm.engine.matmul import (
     multiply,
     pack,
     pack_transposed,
+    pack_weight,
     packed_size,
     panel_share,
 )
@@ -63,6 +64,26 @@ def assert_product(found: Array, a: Array, b: Array, start: Array | float = 0.0)
     a, b, start = a.astype(np.float64), b.astype(np.float64), np.asarray(start, np.float64)
     bound = (k + 2) * eps * (np.abs(start) + np.abs(a) @ np.abs(b))
     assert (np.abs(found - (start + a @ b)) <= bound).all()
+
+
+@dtypes
+@pytest.mark.parametrize("widths", [(65,), (40, 25), (1, 2, 130)])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_weight_is_packed_with_its_transpose_group_by_group(dtype: type, widths: tuple[int, ...], parts: int) -> None:
+    b = draw(np.random.default_rng(1), dtype, 37, sum(widths))
+    columns = np.cumsum((0, *widths))
+    expected = np.concatenate([packed(b, column, width) for column, width in zip(columns, widths, strict=False)])
+    turned = np.concatenate(
+        [packed_transposed(b, column, width) for column, width in zip(columns, widths, strict=False)]
+    )
+    forward, transposed = np.full_like(expected, np.nan), np.full_like(turned, np.nan)
+    for part in range(parts):
+        pack_weight(b, np.array(widths), forward, transposed, part, parts)
+    np.testing.assert_array_equal(forward, expected)
+    np.testing.assert_array_equal(transposed, turned)
+    forward[:] = np.nan
+    pack_weight(b, np.array(widths), forward, transposed[:0], 0, 1)
+    np.testing.assert_array_equal(forward, expected)
 
 
 # multiply

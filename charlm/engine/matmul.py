@@ -137,7 +137,9 @@ def pack_transposed(b: Any, column: int, k_total: int, packed: Any, part: int, p
 
 @kernel
 def pack_weight(b: Any, widths: Any, forward: Any, transposed: Any, part: int, parts: int) -> None:
-    """Pack a matrix and its transpose, or this thread's share of both: in one call, see `threads`.
+    """Pack a matrix and its transpose, or this thread's share of both.
+
+    In one call: after each a thread may wait some 40 us for Python's lock, which the others want just then.
 
     Args:
         b: (K, N), C order.
