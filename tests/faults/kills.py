@@ -215,13 +215,13 @@ class Training:
             self.report.hits["while a file was written"] += 1
         elif state is None or model is None:
             self.report.hits["before there were both files"] += 1
+        elif self.case.valid_copies:
+            self.report.hits["a start, or (nine in ten) a validation"] += 1
         elif len(model.header["history"]) > len(state.header["history"]):
             self.report.hits["between model and state"] += 1
         elif last and last[0]["step"] > state.header["progress"]["step"]:
             is_due = last[0]["step"] % state.header["training"]["valid_interval"] == 0
             self.report.hits["validation" if is_due else "steps"] += 1
-        elif self.case.valid_copies:
-            self.report.hits["validation, but for one in ten"] += 1
         else:
             self.report.hits["no step after the state yet"] += 1
 
