@@ -46,6 +46,7 @@ class Level:
         cpu, features: as Numba's settings have them; None for the machine's own.
         numpy_without: groups of NumPy's functions that it lacks.
         blas: OpenBLAS's name of it.
+        before: Python that runs before charlm does; its kernels are kept apart.
     """
 
     name: str
@@ -55,6 +56,12 @@ class Level:
     numpy_without: str = ""
     blas: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    before: str = ""
+
+    def command(self) -> list[str]:
+        if not self.before:
+            return [sys.executable, "-m", "charlm"]
+        return [sys.executable, "-c", f"{self.before}; import runpy; runpy.run_module('charlm', run_name='__main__')"]
 
     def variables(self) -> dict[str, str]:
         found = dict(self.environment)
@@ -66,6 +73,8 @@ class Level:
 
 
 V2 = "+cx16,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2,+sahf"
+# The sums of a machine with AVX-512, each vector as two of 256 bits: the same numbers, slowly.
+HALVES = "from charlm.engine import jit; jit.VECTOR_BYTES, jit.VECTOR_REGISTERS = 64, 32"
 V3 = f"{V2},+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe"
 LEVELS = (
     Level(FIRST),
@@ -73,6 +82,7 @@ LEVELS = (
     Level("AVX2, no FMA", ("avx2",), "x86-64-v2", f"{V2},+avx,+avx2", "X86_V3", "Sandybridge"),
     Level("AVX, no AVX2, no FMA", ("avx",), "x86-64-v2", f"{V2},+avx", "X86_V3", "Sandybridge"),
     Level("SSE2 (generic x86-64)", ("sse2",), "x86-64", "", "X86_V3", "Prescott"),
+    Level("512 bits in halves", ("avx2",), before=HALVES),
     Level("NUMBA_ENABLE_AVX=0", ("avx",), environment={"NUMBA_ENABLE_AVX": "0"}),
 )
 
@@ -108,7 +118,9 @@ class Machine:
 
     def run(self, level: Level, *arguments: str) -> bytes:
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | level.variables()
-        done = finished([sys.executable, "-m", "charlm", *arguments], self.folder, environment)
+        if level.before:
+            environment["CHARLM_CACHE_DIR"] = str(self.folder / "kernels")
+        done = finished([*level.command(), *arguments], self.folder, environment)
         if done.returncode:
             raise Failure(f"{level.name}: charlm {' '.join(arguments)}: {done.stderr[-300:]!r}")
         return done.stdout
