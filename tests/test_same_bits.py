@@ -69,6 +69,6 @@ def test_how_far_weights_are_apart() -> None:
 
 
 def test_each_level_is_another_processor() -> None:
-    variables = [tuple(sorted(level.variables().items())) for level in LEVELS]
-    assert variables[0] == ()
-    assert len(set(variables)) == len(LEVELS)
+    kinds = [(tuple(level.command()[1:]), tuple(sorted(level.variables().items()))) for level in LEVELS]
+    assert kinds[0] == (("-m", "charlm"), ())
+    assert len(set(kinds)) == len(LEVELS)

@@ -21,7 +21,7 @@ from pathlib import Path
 LIMIT_SECONDS, LIMIT_MB = 5.0, 500.0
 SHOWN_BYTES = 1 << 20  # of what a command prints, to be looked at
 ERROR = "charlm: error: "
-# Errors that tell of the text instead: of its labels, tags and what it was, and of a training that diverges at any rate.
+# Errors that tell of the text instead: its labels, tags and what it was; and of a training that diverges at any rate.
 ALSO_CLEAR = re.compile(
     "--label|is unknown to the model|has none of its tags|not the one this training began with|"
     "begin (anew )?with (a lower --lr|other weights)"
