@@ -573,9 +573,37 @@ def test_the_text_cannot_change(unfinished: str) -> None:
     write("other.txt", TEXT + "more\n")
     message = "the corpus is not the one this training began with (SHA-256 "
     assert message in failure("other.txt", "-o", unfinished, "--resume", small=False)
-    assert "the validation text is not the one" in failure(
-        "text.txt", "-o", unfinished, "--resume", "--valid", "other.txt", small=False
-    )
+    for other in ("text.txt", "other.txt"):
+        assert f"--valid {other}: this training began with --valid-frac 0.1; resume without it" in failure(
+            "text.txt", "-o", unfinished, "--resume", "--valid", other, small=False, code=2
+        )
+
+
+def test_the_validation_text_cannot_change() -> None:
+    write("valid.txt", TEXT[:40])
+    write("other.txt", TEXT + "more\n")
+    train("text.txt", "-o", "m.npz", "--valid", "valid.txt")
+    resume = ["text.txt", "-o", "m.npz", "--resume", "--epochs", "2"]
+    assert "give its --valid again" in failure(*resume, small=False, code=2)
+    assert "other.txt: the validation text is not the one" in failure(*resume, "--valid", "other.txt", small=False)
+    train(*resume, "--valid", "valid.txt")
+
+
+def test_nothing_is_written_over_by_a_log() -> None:
+    train("text.txt", "-o", "i.npz")
+    write("notes.json", "{}\n")
+    for arguments in (["--log", "i.npz", "--init-from", "i.npz"], ["--log", "notes.json"]):
+        assert "holds something else, which would be lost" in failure(
+            "text.txt", "-o", "m.npz", *arguments, code=2, small=False
+        )
+    train("text.txt", "-o", "m.npz")
+    lost = failure("text.txt", "-o", "m.npz", "--resume", "--epochs", "2", "--log", "i.npz", code=2, small=False)
+    assert "holds something else" in lost
+
+
+def test_a_stream_is_no_place_for_a_model() -> None:
+    for arguments in (["-o", "/dev/stdout"], ["-o", "m.npz", "--log", "/dev/stderr"], ["-o", "/proc/self/fd/1"]):
+        assert "stands for a stream or a device" in failure("text.txt", *arguments, code=2)
 
 
 @pytest.mark.parametrize(("more", "is_told"), [((), True), (("--softmax", "full"), False), (("--tie-weights",), False)])

@@ -243,7 +243,7 @@ def test_what_a_state_calls_a_kept_model_is_removed_only_if_it_is_one() -> None:
     ],
 )
 def test_what_keep_might_write_over(arguments: list[str], what: str) -> None:
-    Path("m.step-000000100.npz").write_text("abcd\n" * 40)
+    Path("m.step-000000100.npz").write_text('{"event": "x"}\n' * 40)
     Path("link").symlink_to("m.step-000000100.npz")
     before = {name: Path(name).read_bytes() for name in names()}
     result = CliRunner().invoke(main, ["train", *arguments, "-o", "./m.npz", "--keep", "1"])

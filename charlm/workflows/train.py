@@ -23,8 +23,9 @@ from charlm.workflows.sessions import sessions
 from charlm.workflows.train_plan import Plan
 from charlm.workflows.train_request import TrainRequest, resume_path
 from charlm.workflows.trained import MODELS
-from charlm.workflows.training_log import TrainingLog
+from charlm.workflows.training_log import TrainingLog, may_be_log
 
+STREAMS, MEMORY = ("/dev/", "/proc/"), "/dev/shm/"  # /dev/stdout is the file behind it, but its state would be in /dev
 OF_ANOTHER = re.compile(r".*\.(resume|step-\d{9,})(\.npz)?")  # states and kept models, see `beside`
 
 
@@ -81,7 +82,9 @@ def run(request: TrainRequest, observer: Observer) -> TrainResult:
     written = {"-o": request.output, "--resume's state": resume_path(request.output)}
     if request.log:
         written["--log"] = request.log
-    for path in written.values():
+    for option, path in written.items():
+        if os.path.abspath(path).startswith(STREAMS) and not os.path.abspath(path).startswith(MEMORY):
+            raise UsageError(f"{option} {path}: stands for a stream or a device, and a file is needed; name one")
         check_writable(path)
     if len({os.path.realpath(path) for path in written.values()}) < len(written):
         raise UsageError(f"--log {request.log}: is where the model or its state is written; choose another name")
@@ -89,6 +92,8 @@ def run(request: TrainRequest, observer: Observer) -> TrainResult:
         for option, target in written.items():
             if path != STDIN and os.path.realpath(path) == os.path.realpath(target):
                 raise UsageError(f"{path}: is the text itself and would be overwritten ({option}); choose another name")
+    if request.log and not may_be_log(request.log, resumed=request.resume):
+        raise UsageError(f"--log {request.log}: holds something else, which would be lost; choose another name")
     with contextlib.ExitStack() as stack:
         for option, path in written.items():
             choose = "--log" if option == "--log" else "-o"

@@ -81,6 +81,20 @@ class TrainingLog:
         return ""
 
 
+def may_be_log(path: str, *, resumed: bool) -> bool:
+    """Whether nothing but a log is lost if a log is written to a file: it is new, empty, or begins like one.
+
+    Args:
+        resumed: lines are only appended, and somebody may have put others before them; but no binary file.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return True  # what is wrong is told where it is opened to be written
+    return b"\0" not in start and (resumed or not start or start.startswith(BEGINNING))
+
+
 def _cut_back(path: str, last: Any) -> None:
     """Cut off what a killed training wrote after the line that its state knows of, and a line cut short."""
     if not os.path.exists(path):

@@ -159,10 +159,14 @@ class LanguageMaterial(Material):
         return "\n".join(texts)
 
     def excerpt(self, example: Chunk) -> str:
-        """The text of the first row of a chunk, shortened."""
-        ids = example.targets[:, 0]
-        symbols = [self.train.vocabulary.symbol(int(i)) for i in ids[np.greater_equal(ids, 0)]]
-        return repr(self.train.tokenizer.join(symbols)[:EXCERPT_CHARACTERS])
+        """The text of the first row of a chunk that has any, shortened."""
+        text = ""
+        for ids in example.targets.T:
+            symbols = [self.train.vocabulary.symbol(int(i)) for i in ids[np.greater_equal(ids, 0)]]
+            text = self.train.tokenizer.join(symbols)
+            if text.strip():
+                break
+        return repr(text[:EXCERPT_CHARACTERS])
 
     def own_header(self) -> dict[str, Any]:
         """See `Material`."""

@@ -161,6 +161,8 @@ class Reading:
         for path in filter(token_file.is_token_file, request.corpus):
             refuse_others(text.given(), f"{path} is tokenized already")
         fraction = self._fraction()
+        if self.saved is not None and request.valid and fraction:
+            raise changed("valid", f"--valid-frac {fraction:g}", " ".join(request.valid))
         if request.valid:
             train, valid = read(valid_paths=request.valid)
         else:
@@ -210,10 +212,13 @@ class Reading:
         assert self.saved is not None
         known = checkpoint.require(self.saved.header, "corpus", dict, self._path)
         now = fingerprint(train, valid)
-        for part, what in (("sha256", "the corpus"), ("valid_sha256", "the validation text")):
+        if valid is None and known.get("valid_sha256") is not None:
+            begun = f"SHA-256 {str(known['valid_sha256'])[:12]}"
+            raise UsageError(f"this training validates with another text ({begun}); give its --valid again")
+        for part, what, corpus in (("sha256", "the corpus", train), ("valid_sha256", "the validation text", valid)):
             if known.get(part) != now[part]:
                 raise InputError(
-                    f"{', '.join(train.names)}: {what} is not the one this training began with (SHA-256 "
+                    f"{', '.join((corpus or train).names)}: {what} is not the one this training began with (SHA-256 "
                     f"{str(known.get(part))[:12]}, now {str(now[part])[:12]}); to begin anew on another with the "
                     f"weights that there are: --init-from {self.request.output} and another -o"
                 )
