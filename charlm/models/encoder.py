@@ -269,7 +269,7 @@ class Directions:
             for d, layer in enumerate(pair):
                 layer.sum_gradients(part, parts)
                 if i == 0:
-                    self.projections[d].sum_gradients(layer.pre, self._index[d], part, parts)
+                    self.projections[d].sum_gradients(self.inputs, layer.pre, self._index[d], part, parts)
                     continue
                 d_weight, d_bias = self.gradients[f"{layer.path}/w_x"], self.gradients[f"{layer.path}/b"]
                 for e in range(len(pair)):
@@ -279,9 +279,9 @@ class Directions:
                     )  # fmt: skip
 
     def finish_gradients(self, part: int, parts: int) -> None:
-        """This thread's share of how the tables' gradients flow to the first weights, and to the rows."""
+        """This thread's share of how the tables' gradients flow to the rows."""
         for d, projection in enumerate(self.projections):
-            projection.finish_gradients(self.inputs, self.d_inputs, part, parts, adds=d > 0)
+            projection.finish_gradients(self.d_inputs, part, parts, adds=d > 0)
 
 
 class Encoder:
@@ -315,7 +315,7 @@ class Encoder:
         layers.embed_rows(self._embedding, self._no_labels, self.ids, self.network.inputs, 0, self.ids.size)
 
     def finish_gradients(self, part: int, parts: int) -> None:
-        """This thread's share of how the tables' gradients flow to the first weights and to the embedding."""
+        """This thread's share of how the tables' gradients flow to the embedding."""
         self.network.finish_gradients(part, parts)
         low, high = share(self.ids.size, part, parts)
         layers.add_to_embedding(self.network.d_inputs, self.ids, self._d_embedding, self._no_labels, low, high)

@@ -50,26 +50,31 @@ class Projection:
                 1, 0, rows.shape[1], BIAS, self._b[first:],
             )  # fmt: skip
 
-    def sum_gradients(self, d_pre: Array, index: Ids, part: int, parts: int) -> None:
-        """Sum d_pre (T, N, G*H) by row of the table, index (T, N): this thread's columns."""
-        first, last = share(self.columns, part, parts)
-        self._d_table[0, :, first:last] = 0
-        layers.add_to_table(d_pre, index, self._d_table, first, last)
-
-    def finish_gradients(self, rows: Array, d_rows: Array, part: int, parts: int, *, adds: bool = False) -> None:
-        """This thread's share of how the table's gradient flows to w_x, to b, and to the rows.
+    def sum_gradients(self, rows: Array, d_pre: Array, index: Ids, part: int, parts: int) -> None:
+        """Sum the gradient by row of the table, and add what flows from there to w_x and b: this thread's columns.
 
         Args:
             rows: (1, U, E).
-            d_rows: OUT, (1, U, E); ADDED TO if ``adds``.
+            d_pre: (T, N, G*H).
+            index: (T, N), the row of each.
         """
         assert self._gradients is not None
-        count = rows.shape[1]
-        matmul.accumulate_outer(
-            rows, 0, count * self.width, self.width, self._d_table, 0, self.columns,
-            self._gradients[f"{self.path}/w_x"], 0, self._gradients[f"{self.path}/b"], part, parts,
-        )  # fmt: skip
-        low, high = share(count, part, parts)
+        first, last = matmul.panel_share(self.columns, part, parts, d_pre.dtype.itemsize)
+        if first < last:
+            self._d_table[0, :, first:last] = 0
+            layers.add_to_table(d_pre, index, self._d_table, first, last)
+            matmul.accumulate_outer(
+                rows, 0, rows.size, self.width, self._d_table, first, last - first,
+                self._gradients[f"{self.path}/w_x"], first, self._gradients[f"{self.path}/b"], 0, 1,
+            )  # fmt: skip
+
+    def finish_gradients(self, d_rows: Array, part: int, parts: int, *, adds: bool = False) -> None:
+        """This thread's share of how the table's gradient, when all columns are there, flows to the rows.
+
+        Args:
+            d_rows: OUT, (1, U, E); ADDED TO if ``adds``.
+        """
+        low, high = share(d_rows.shape[1], part, parts)
         matmul.multiply(
             self._d_table, 0, 0, self.columns, self.w_x.backward, d_rows, 0, 0, self.width, 1, low, high,
             ADD if adds else ZERO, self._no_bias,

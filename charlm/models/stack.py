@@ -242,7 +242,7 @@ class Stack:
                 )  # fmt: skip
 
     def sum_gradients(self, part: int, parts: int) -> None:
-        """Add this thread's share of the gradients of the layers' weights, and of the table."""
+        """Add this thread's share of the gradients of the layers' weights and biases, and sum the table's."""
         assert self.gradients is not None
         size = self.config.hidden_size
         for i, layer in enumerate(self.layers):
@@ -252,11 +252,11 @@ class Stack:
                     self.layers[i - 1].hidden, 0, self.rows * size, size, layer.pre, 0, self.columns,
                     self.gradients[f"{layer.path}/w_x"], 0, self.gradients[f"{layer.path}/b"], part, parts,
                 )  # fmt: skip
-        self.projection.sum_gradients(self.layers[0].pre, self.index, part, parts)
+        self.projection.sum_gradients(self.embedded, self.layers[0].pre, self.index, part, parts)
 
     def finish_gradients(self, part: int, parts: int) -> None:
-        """This thread's share of how the table's gradient flows to the embedding, the first w_x and its bias."""
+        """This thread's share of how the table's gradient flows to the embedding."""
         assert self.gradients is not None
-        self.projection.finish_gradients(self.embedded, self.d_embedded, part, parts)
+        self.projection.finish_gradients(self.d_embedded, part, parts)
         low, high = share(self.ids.size, part, parts)
         layers.add_to_embedding(self.d_embedded, self.ids, *self._embeddings(self.gradients), low, high)
