@@ -241,12 +241,13 @@ def test_compiled_once_and_never_stale(tmp_path: Path) -> None:
 
     helper = package / "engine" / "math.py"
     source = helper.read_text()
-    assert 'exp = _function("exp")' in source
-    helper.write_text(source.replace('exp = _function("exp")', 'exp = _function("sigmoid")'))
+    head, exp, rest = source.partition("    def exp(self")
+    assert "self.exp_parts(x)" in rest
+    helper.write_text(head + exp + rest.replace("self.exp_parts(x)", "self.exp_parts(self.builder.fadd(x, x))", 1))
     names, changed = processes.run(PROBE)
     assert "log_softmax" in names
-    # the largest logit becomes sigmoid(0) = 1/2, the other sigmoid(-ln 3) = 1/4
-    assert changed == pytest.approx(np.log([1 / 3, 1]) - np.log(3 / 4), rel=1e-14)
+    # exp(0) of the largest logit remains, exp(-ln 3) of the other becomes exp(-2 ln 3) = 1/9
+    assert changed == pytest.approx(np.log([1 / 3, 1]) - np.log(1 + 1 / 9), rel=1e-14)
 
     helper.write_text(source)
     assert processes.run(PROBE) == ([], log_probs)

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from charlm.engine.exp_row import exp_row
 from charlm.engine.jit import kernel
-from charlm.engine.layers import LANES, exp_row
 from charlm.engine.math import tanh
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply, pack, pack_transposed
 
@@ -60,7 +58,6 @@ def attend(
     """
     steps, rows, size = d.shape
     d_rows, c_rows = d.reshape(1, steps, rows * size), context.reshape(1, steps, rows * size)
-    partial = np.empty(LANES, d.dtype)
     for n in range(low, high):
         m, column = sources[n], n * size
         own = lengths[m]
@@ -72,7 +69,7 @@ def attend(
         multiply(d_rows, 0, column, size, keys[m], alpha, n, 0, own, 1, 0, steps, ZERO, keys[m])  # (1)
         for t in range(steps):
             weights = alpha[n, t, :own]
-            _, total = exp_row(weights, partial)
+            _, total = exp_row(weights)
             factor = d.dtype.type(1 / total)
             for s in range(own):
                 weights[s] *= factor  # (2)

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from charlm.engine.exp_row import exp_row
 from charlm.engine.jit import kernel
-from charlm.engine.math import exp
 from charlm.engine.matmul import BIAS, ZERO, multiply
-
-LANES = 16  # partial sums of a row: one vector of float32
 
 
 @kernel
@@ -118,41 +116,6 @@ def dropout(values: Any, draws: Any, threshold: int, low: int, high: int) -> Non
 
 
 @kernel
-def exp_row(row: Any, partial: Any) -> tuple[float, float]:
-    """Turn a row into exp(row - max); returns the maximum and the sum, float64.
-
-    ``partial`` (LANES,) holds one running maximum, then sum, a lane: a loop with a single one would not vectorise.
-    A NaN in the row makes the sum NaN.
-    """
-    whole = row.size // LANES * LANES
-    for j in range(LANES):
-        partial[j] = row[0]
-    for block in range(0, whole, LANES):
-        part = row[block : block + LANES]
-        for j in range(LANES):
-            partial[j] = part[j] if part[j] > partial[j] else partial[j]
-    for j in range(whole, row.size):
-        partial[0] = row[j] if row[j] > partial[0] else partial[0]
-    largest = partial[0]
-    for j in range(1, LANES):
-        largest = partial[j] if partial[j] > largest else largest
-    for j in range(LANES):
-        partial[j] = 0
-    total = 0.0
-    for block in range(0, whole, LANES):
-        part = row[block : block + LANES]
-        for j in range(LANES):
-            part[j] = exp(part[j] - largest)
-            partial[j] += part[j]
-    for j in range(whole, row.size):
-        row[j] = exp(row[j] - largest)
-        total += row[j]
-    for j in range(LANES):
-        total += partial[j]
-    return largest, total
-
-
-@kernel
 def cross_entropy(logits: Any, targets: Any, losses_nats: Any, scale: float, low: int, high: int) -> None:
     """Softmax and cross-entropy of each position, and the gradient, in place.
 
@@ -164,7 +127,6 @@ def cross_entropy(logits: Any, targets: Any, losses_nats: Any, scale: float, low
         losses_nats: OUT, (T, N), float64.
         scale: factor of the gradient.
     """
-    partial = np.empty(LANES, logits.dtype)
     for t in range(logits.shape[0]):
         for n in range(low, high):
             row, target = logits[t, n], targets[t, n]
@@ -174,7 +136,7 @@ def cross_entropy(logits: Any, targets: Any, losses_nats: Any, scale: float, low
                     row[j] = 0
                 continue
             logit = row[target]
-            largest, total = exp_row(row, partial)
+            largest, total = exp_row(row)
             losses_nats[t, n] = math.log(total) + (np.float64(largest) - np.float64(logit))
             factor = logits.dtype.type(scale / total)
             for j in range(row.size):
@@ -191,22 +153,21 @@ def target_log_probs(logits: Any, targets: Any, log_probs: Any, low: int, high: 
         targets: (T, N), int32; -1 where nothing is predicted: 0.
         log_probs: OUT, (T, N), float64, nats.
     """
-    partial = np.empty(LANES, logits.dtype)
     for t in range(logits.shape[0]):
         for n in range(low, high):
             log_probs[t, n] = 0
             if targets[t, n] >= 0:
                 logit = logits[t, n, targets[t, n]]
-                largest, total = exp_row(logits[t, n], partial)
+                largest, total = exp_row(logits[t, n])
                 log_probs[t, n] = (np.float64(logit) - np.float64(largest)) - math.log(total)
 
 
 @kernel
-def _normalise(row: Any, base: float, log_probs: Any, partial: Any) -> None:
+def _normalise(row: Any, base: float, log_probs: Any) -> None:
     """log_probs = base + row - log(sum(exp(row))), in nats; the row, which may be shorter, is destroyed."""
     for j in range(row.size):
         log_probs[j] = row[j]
-    largest, total = exp_row(row, partial)
+    largest, total = exp_row(row)
     log_total = math.log(total)
     for j in range(row.size):
         log_probs[j] = base + ((log_probs[j] - largest) - log_total)
@@ -220,9 +181,8 @@ def log_softmax(logits: Any, log_probs: Any, low: int, high: int) -> None:
         logits: (1, N, V).
         log_probs: OUT, (N, V), float64, nats.
     """
-    partial = np.empty(LANES, logits.dtype)
     for n in range(low, high):
-        _normalise(logits[0, n], 0.0, log_probs[n], partial)
+        _normalise(logits[0, n], 0.0, log_probs[n])
 
 
 class SoftmaxWeights(NamedTuple):
@@ -275,13 +235,12 @@ def adaptive_log_probs(hidden: Any, weights: AdaptiveWeights, logits: Any, log_p
     Args:
         logits: scratch, (1, N, the size of the largest part).
     """
-    partial = np.empty(LANES, logits.dtype)
     size, tails = hidden.shape[2], weights.sizes.shape[0]
     column = weights.b.size - tails
     multiply(hidden, 0, 0, size, weights.w, logits, 0, 0, weights.b.size, 1, low, high, BIAS, weights.b)
     for n in range(low, high):
         # What stands behind the head's own tokens is written over below.
-        _normalise(logits[0, n, : weights.b.size], 0.0, log_probs[n], partial)
+        _normalise(logits[0, n, : weights.b.size], 0.0, log_probs[n])
         for k in range(tails):
             weights.tail_nats[n, k] = log_probs[n, column + k]
     for k in range(tails):
@@ -290,7 +249,7 @@ def adaptive_log_probs(hidden: Any, weights: AdaptiveWeights, logits: Any, log_p
         multiply(hidden, 0, 0, size, w_z, weights.z, 0, 0, width, 1, low, high, ZERO, b_tail)
         multiply(weights.z, 0, 0, width, w_tail, logits, 0, 0, count, 1, low, high, BIAS, b_tail)
         for n in range(low, high):
-            _normalise(logits[0, n, :count], weights.tail_nats[n, k], log_probs[n, column:], partial)
+            _normalise(logits[0, n, :count], weights.tail_nats[n, k], log_probs[n, column:])
         column += count
 
 

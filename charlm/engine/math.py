@@ -37,22 +37,34 @@ FORMATS: dict[Any, Any] = {
 }  # fmt: skip
 
 
-class _Scalar:
-    """Emits scalar arithmetic of one float type."""
+class Arithmetic:
+    """Emits arithmetic of one float type, on single numbers or on vectors.
 
-    def __init__(self, builder: Any, number: Any) -> None:
-        self.builder = builder
-        self.type = ir.FloatType() if number == types.float32 else ir.DoubleType()
-        self.bits = ir.IntType(32 if number == types.float32 else 64)
+    Args:
+        number: the type, Numba's.
+        lanes: of a vector; 0 for single numbers.
+    """
+
+    def __init__(self, builder: Any, number: Any, lanes: int = 0) -> None:
+        self.builder, self.lanes = builder, lanes
+        self.real = ir.FloatType() if number == types.float32 else ir.DoubleType()
+        bits = ir.IntType(32 if number == types.float32 else 64)
+        self.type, self.bits = (ir.VectorType(kind, lanes) if lanes else kind for kind in (self.real, bits))
         self.format = FORMATS[number]
 
     def constant(self, value: float) -> Any:
-        return ir.Constant(self.type, value)
+        """The number, in each lane."""
+        return self._constant(self.type, value)
+
+    def _constant(self, kind: Any, value: float) -> Any:
+        return ir.Constant(kind, [value] * self.lanes if self.lanes else value)
 
     def add(self, a: Any, b: Any) -> Any:
+        """A + b."""
         return self.builder.fadd(a, b, flags=FLAGS)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """A b + c, rounded once where the processor can."""
         return self.add(self.builder.fmul(a, b, flags=FLAGS), c)
 
     def clamp(self, x: Any, low: float, high: float) -> Any:
@@ -82,20 +94,24 @@ class _Scalar:
             total = self.multiply_add(total, r2, pair)
         p = self.multiply_add(r2, total, r)
         # 2^n: n moved into the place of the exponent, and the exponent's bias added
-        shift = ir.Constant(self.bits, mantissa)
+        shift = self._constant(self.bits, mantissa)
         exponent = self.builder.shl(self.builder.bitcast(shifted, self.bits), shift)
-        scale = self.builder.bitcast(self.builder.add(exponent, ir.Constant(self.bits, bias << mantissa)), self.type)
+        biased = self.builder.add(exponent, self._constant(self.bits, bias << mantissa))
+        scale = self.builder.bitcast(biased, self.type)
         return scale, p
 
     def exp(self, x: Any) -> Any:
+        """e^x."""
         scale, p = self.exp_parts(x)
         return self.multiply_add(scale, p, scale)
 
     def sigmoid(self, x: Any) -> Any:
+        """1 / (1 + e^-x)."""
         one = self.constant(1.0)
         return self.builder.fdiv(one, self.add(one, self.exp(self.builder.fneg(x))))
 
     def tanh(self, x: Any) -> Any:
+        """(e^2x - 1) / (e^2x + 1)."""
         scale, p = self.exp_parts(self.builder.fadd(x, x))
         e = self.multiply_add(scale, p, self.builder.fadd(scale, self.constant(-1.0)))
         return self.builder.fdiv(e, self.builder.fadd(e, self.constant(2.0)))
@@ -107,7 +123,7 @@ def _function(name: str) -> Any:
             return None
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return getattr(_Scalar(builder, x), name)(args[0])
+            return getattr(Arithmetic(builder, x), name)(args[0])
 
         return x(x), generate
 

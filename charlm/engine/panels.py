@@ -23,12 +23,13 @@ class Vectors:
 
     Args:
         real: the type of one number.
+        lanes: numbers of a vector; by default as many as one of the processor's holds.
     """
 
-    def __init__(self, builder: Any, real: Any) -> None:
+    def __init__(self, builder: Any, real: Any, lanes: int | None = None) -> None:
         self.builder, self.module, self.real = builder, builder.module, real
         self.bytes = 4 if isinstance(real, ir.FloatType) else 8
-        self.lanes = VECTOR_BYTES // self.bytes
+        self.lanes = lanes or VECTOR_BYTES // self.bytes
         self.vector = ir.VectorType(real, self.lanes)
         self.suffix = f"v{self.lanes}f{8 * self.bytes}"
         self.zeros = ir.Constant(self.vector, [0.0] * self.lanes)
