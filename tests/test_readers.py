@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import InputError
@@ -233,6 +233,8 @@ def place_of_error(data: bytes) -> str:
     """What the message about these bytes must say, nothing if they are a text."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ", not UTF-8; convert it"
+    if data.startswith(readers.GZIP_MAGIC):
+        return "is packed with gzip"
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -245,6 +247,7 @@ def place_of_error(data: bytes) -> str:
 
 @settings(deadline=None)
 @given(data=st.one_of(st.binary(), pieces.map(b"".join)), block_bytes=st.integers(1, 9))
+@example(data=readers.GZIP_MAGIC, block_bytes=1)
 def test_arbitrary_bytes(scratch: Path, data: bytes, block_bytes: int) -> None:
     scratch.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
