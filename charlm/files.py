@@ -23,6 +23,15 @@ from charlm.errors import UnwritableError
 
 PathLike = str | os.PathLike[str]
 
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or write to another folder"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "see whether it may be written to, or write to another folder"
+    ),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its symbolic links lead in a circle; write to another file",
+}
+
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[IO[bytes]]:
@@ -78,8 +87,10 @@ def _target(path: PathLike) -> Path:
     """The file that ``path`` stands for, symbolic links followed; raise if it cannot be replaced."""
     target = Path(os.path.realpath(path))
     name = os.fspath(path)
+    if not name:
+        raise _error(path, "is no name of a file", "give one")
     try:
-        mode = os.stat(name or os.curdir).st_mode  # of the path, for the target of /dev/stdout may have no name
+        mode = os.stat(name).st_mode  # of the path, for the target of /dev/stdout may have no name
     except FileNotFoundError:
         if not target.parent.is_dir():
             raise _error(path, f"there is no folder {str(target.parent)!r}", "create it first") from None
@@ -161,7 +172,5 @@ def _one_line_errors(path: PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space, or write to another folder"
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            remedy = "see whether it may be written to, or write to another folder"
+        remedy = REMEDIES.get(error.errno or 0, "write to another folder")
         raise _error(path, f"cannot be written ({error.strerror or error})", remedy) from None

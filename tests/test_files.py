@@ -212,8 +212,8 @@ def test_check_writable_leaves_no_trace(old: Path) -> None:
         (".", "is a folder; add a file name"),
         ("model.npz/m.npz", "cannot be written (Not a directory)"),
         ("model.npz/", "cannot be written (Not a directory)"),
-        ("x" * 300, "cannot be written (File name too long)"),
-        ("loop", "cannot be written (Too many levels of symbolic links)"),
+        ("x" * 300, "cannot be written (File name too long); choose a shorter name"),
+        ("loop", "cannot be written (Too many levels of symbolic links); its symbolic links lead in a circle"),
     ],
 )
 def test_a_target_that_cannot_be_written(old: Path, name: str, message: str, function: Callable[[str], None]) -> None:
@@ -226,7 +226,7 @@ def test_a_target_that_cannot_be_written(old: Path, name: str, message: str, fun
 
 @both
 def test_no_name(function: Callable[[str], None]) -> None:
-    assert refusal(function, "") == "'': is a folder; add a file name"
+    assert refusal(function, "") == "'': is no name of a file; give one"
 
 
 @both

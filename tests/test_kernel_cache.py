@@ -109,9 +109,12 @@ def test_folders_are_tried_in_turn(roots: dict[str, Path]) -> None:
 
 
 @posix
-def test_variables_that_are_not_set_are_passed_over(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unusable", ["", "relative/cache"])
+def test_variables_that_are_not_set_are_passed_over(
+    roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch, unusable: str
+) -> None:
     monkeypatch.delenv("CHARLM_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", unusable)
     folder = kernel_cache.cache_folder()
     assert folder is not None
     assert folder.is_relative_to(roots["HOME"] / ".cache")

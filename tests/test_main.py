@@ -295,7 +295,8 @@ def test_a_full_disk(lines: str) -> None:
     with open("/dev/full", "wb") as full:
         result = run_process([*PROBE, "probe", lines], stdout=full)
     assert result.returncode == 1
-    assert result.stderr == b"charlm: error: No space left on device; free some space, or write somewhere else\n"
+    told = result.stderr.decode()
+    assert told == "charlm: error: standard output: No space left on device; free some space, or write somewhere else\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")

@@ -314,6 +314,17 @@ def test_a_trouble_that_passes_leaves_no_trace(part: str, disk: Disk) -> None:
         assert again.endswith(": is written again\n")
 
 
+@pytest.mark.parametrize(
+    ("turns", "missing"), [((3, 4), "m.step-000000{last}.npz and 1 more"), ((2, 4), "m.step-000000{last}.npz")]
+)
+def test_kept_models_that_are_missing_at_the_end_are_told(turns: tuple[int, ...], missing: str, disk: Disk) -> None:
+    """Those of the last two validations alone: older ones would be gone by now."""
+    disk.refused = lambda name: "full" if disk.turn in turns and "m.step" in name else ""
+    result = trained(*OPTIONS)
+    missing = missing.format(last=f"{state().header['progress']['step']:03}")
+    assert result.stderr.splitlines()[-1] == f"charlm: {missing}: could not be written, as --keep 2 asks"
+
+
 def test_a_trouble_is_told_again_only_when_it_changes(disk: Disk) -> None:
     disk.refused = lambda name: {2: "full", 3: "full", 4: "broken", 5: "broken"}.get(disk.turn, "")
     result = trained(*OPTIONS, "--epochs", "6", "--keep", "0")

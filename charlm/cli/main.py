@@ -52,12 +52,12 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OS_REMEDIES = {
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
     errno.ENOENT: "check the path",
-    errno.ENOSPC: "free some space, or write somewhere else",
-    errno.EDQUOT: "free some space, or write somewhere else",
+    **dict.fromkeys(FULL, "free some space, or write somewhere else"),
     errno.EROFS: "write somewhere else",
     errno.EISDIR: "name a file, not a folder",
     errno.EMFILE: "raise the limit with: ulimit -n",
@@ -190,6 +190,8 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        if not where and error.errno in FULL:  # files are named by who writes them
+            where = "standard output: "
         remedy = OS_REMEDIES.get(error.errno or 0)
         return f"{where}{what}" + (f"; {remedy}" if remedy else ""), EXIT_FAILURE
     if isinstance(error, UnicodeEncodeError):

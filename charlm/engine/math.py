@@ -60,11 +60,11 @@ class Arithmetic:
         return ir.Constant(kind, [value] * self.lanes if self.lanes else value)
 
     def add(self, a: Any, b: Any) -> Any:
-        """A + b."""
+        """The sum."""
         return self.builder.fadd(a, b, flags=FLAGS)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        """A b + c, rounded once where the processor can."""
+        """The product of a and b, and c; rounded once where the processor can."""
         return self.add(self.builder.fmul(a, b, flags=FLAGS), c)
 
     def clamp(self, x: Any, low: float, high: float) -> Any:

@@ -87,6 +87,7 @@ class Saver:
         self._best: _Unwritten | None = None
         self._kept = Kept()
         self._own_steps: set[int] = set()  # whose files this process has written
+        self._not_kept: set[int] = set()  # steps whose models should have been
         self._problems: dict[str, UnwritableError] = {}  # by what could not be written
         self._told: dict[str, str] = {}
         self._model_step: int | None = None  # in the files that this training has written
@@ -131,7 +132,9 @@ class Saver:
         before, self._kept = self._kept, self._kept.with_step(step)
         if not self._write_pair(finished=False) or (self._kept.count and not self._write_step(step)):
             self._kept = before
+            self._not_kept.add(step)
         else:
+            self._not_kept.discard(step)
             self._remove_dropped()
         self._tell_problems()
 
@@ -149,6 +152,7 @@ class Saver:
         self._kept = self._kept.trimmed()
         if self._write_pair(finished=finished):
             self._remove_dropped()
+        self._tell_missing()
         if self._best is not None or "state" in self._problems:
             raise self._lost()
 
@@ -249,6 +253,14 @@ class Saver:
             if what not in self._problems:
                 self._tell(f"{names[what]}: is written again")
         self._told = {what: error.what for what, error in self._problems.items()}
+
+    def _tell_missing(self) -> None:
+        """Tell which of the last models, as many as are to be kept, are not there."""
+        last = sorted({*self._kept.steps, *self._not_kept})[-self._kept.count :] if self.keeps else []
+        missing = [step_path(self._output, step) for step in last if step in self._not_kept]
+        if missing:
+            others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+            self._tell(f"{missing[-1]}{others}: could not be written, as --keep {self._kept.count} asks")
 
     def _lost(self) -> UnwritableError:
         """What could not be written at the end, what is lost by it, and what remains."""
