@@ -9,6 +9,7 @@ import numpy as np
 
 from charlm.models.language_model import LanguageModel
 from charlm.models.parameters import Ids
+from charlm.models.sequences import Dropout
 from charlm.models.stack import Batch
 from charlm.text.batches import Batches, Chunk
 from charlm.training.options import TrainingOptions
@@ -66,13 +67,12 @@ class LanguageTask:
         inputs = self._inputs(chunk, draws)
         if not self._threshold:
             return Batch(inputs, self.carried, initial)
-        steps, rows = inputs.shape
-        shape = (1 if options.variational else steps, rows, self.model.config.hidden_size)
-        generator, size = draws(DROPOUT_DRAWS), math.prod(shape)
-        masks = [
-            np.frombuffer(generator.bytes(size), np.uint8).reshape(shape) for _ in range(self.model.config.num_layers)
-        ]
-        return Batch(inputs, self.carried, initial, masks, self._threshold)
+        config = self.model.config
+        dropout = Dropout.draw(
+            draws(DROPOUT_DRAWS), (*inputs.shape, config.hidden_size), config.num_layers, 1, self._threshold,
+            variational=options.variational,
+        )  # fmt: skip
+        return Batch(inputs, self.carried, initial, [one for (one,) in dropout.draws], dropout.threshold)
 
     def _inputs(self, chunk: Chunk, draws: Draws) -> Ids:
         """The chunk's, but that some rows begin anew."""
