@@ -272,7 +272,7 @@ def accumulate_outer(
             beyond = min(group + PANELS, last_panel)
             start, columns = group * width, min(beyond * width, n) - group * width
             pack_panels(b_flat, first_step * rows * b_row + column + start, b_row, k_total, columns, b_packed, 0)
-            if with_sum:
+            if with_sum:  # a row of ones times b: no loop of its own, in which each sum would wait for the one before
                 multiply(ones, 0, 0, k_total, b_packed, sums, 0, c_column + start, columns, 1, 0, 1, ADD, no_bias)
             for panel in range(group, beyond):
                 first = panel * width
