@@ -124,8 +124,8 @@ def test_offsets_of_steps_rows_and_columns(dtype: type, start: int) -> None:
 @dtypes
 def test_many_steps_and_rows_are_taken_in_blocks(dtype: type) -> None:
     rng = np.random.default_rng(4)
-    # More than A_BLOCK numbers; the last block ends within a step.
-    for steps, rows, k, n in ((5, 70, K_BLOCK + 9, 70), (150, 33, 65, 33), (1, 500, 300, 33)):
+    # More than A_BLOCK numbers; blocks end within a step.
+    for steps, rows, k, n in ((5, 70, K_BLOCK + 9, 70), (150, 33, 67, 33), (1, 500, 300, 33)):
         a, b, bias = draw(rng, dtype, steps, rows, k), draw(rng, dtype, k, n), draw(rng, dtype, n)
         c = np.full((steps, rows, n), np.nan, dtype)
         multiply(a, 0, 0, k, packed(b), c, 0, 0, n, steps, 0, rows, BIAS, bias)

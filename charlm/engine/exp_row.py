@@ -36,7 +36,7 @@ class _Row(Vectors):
         """``total = join(total, values)`` for all vectors of the row; returns the last total, a vector.
 
         Args:
-            total: a vector to begin with, the same in each lane.
+            total: a vector to begin with, which changes nothing if it is joined again: it is, where the row has ended.
             join: emits code for two vectors.
             replace: emits code for what is written in the values' place, and joined; None for the values themselves.
         """

@@ -75,8 +75,10 @@ def _roots() -> Iterator[Path]:
     """Folders that may hold charlm's, in the order in which they are tried."""
     if os.environ.get(VARIABLE):
         yield Path(os.environ[VARIABLE])
-    systems = (Path(os.environ.get(name, "")) for name in ("XDG_CACHE_HOME", "LOCALAPPDATA")[: 1 + (os.name == "nt")])
-    yield from (path for path in systems if path.is_absolute())  # XDG's rule: others are to be ignored
+    for name in ("XDG_CACHE_HOME", *(["LOCALAPPDATA"] if os.name == "nt" else [])):
+        path = Path(os.environ.get(name, ""))
+        if path.is_absolute():  # XDG's rule: others are to be ignored
+            yield path
     home = os.path.expanduser("~")
     if home != "~":
         yield Path(home) / ".cache"

@@ -47,9 +47,8 @@ class Arithmetic:
 
     def __init__(self, builder: Any, number: Any, lanes: int = 0) -> None:
         self.builder, self.lanes = builder, lanes
-        self.real = ir.FloatType() if number == types.float32 else ir.DoubleType()
-        bits = ir.IntType(32 if number == types.float32 else 64)
-        self.type, self.bits = (ir.VectorType(kind, lanes) if lanes else kind for kind in (self.real, bits))
+        kinds = (ir.FloatType(), ir.IntType(32)) if number == types.float32 else (ir.DoubleType(), ir.IntType(64))
+        self.type, self.bits = (ir.VectorType(kind, lanes) if lanes else kind for kind in kinds)
         self.format = FORMATS[number]
 
     def constant(self, value: float) -> Any:

@@ -33,11 +33,11 @@ __all__ = [
     "parted",
 ]
 
-K_BLOCK = 1024  # rows of a panel used in one go, at most: 256 KB of float32, which stays in the second-level cache
+K_BLOCK = 1024  # rows of a panel used in one go, at most: 64 KB, with vectors of 512 bits 256 KB
 A_BLOCK = 1 << 17  # numbers of the left-hand matrix used in one go: 512 KB of float32; with half as many 1 % slower
-OUTER_BLOCK = 400  # rows summed in one go by `accumulate_outer`, as far as OUTER_NUMBERS allows
+OUTER_BLOCK = 400  # rows summed in one go by `accumulate_outer`, as far as OUTER_NUMBERS allows; a step is never cut
 PANELS = max(1, 256 // (VECTORS * VECTOR_BYTES))  # packed in one go: 256 bytes of a row
-OUTER_NUMBERS = 1 << 17  # of the inputs kept packed meanwhile: half a second-level cache
+OUTER_NUMBERS = 1 << 17  # of the inputs kept packed meanwhile: 512 KB of float32
 
 
 @kernel

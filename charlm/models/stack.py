@@ -6,7 +6,7 @@ The work of a training step falls into phases, each run by all threads at once; 
                one row for each distinct id of the batch, embedding @ w_x + b
     forward, backward     each thread takes its own rows of the batch through all steps and layers
     gradients  each thread sums its own share of every weight's gradient, over all rows in one order
-    finish     the gradient of the table flows on to the embedding and the first w_x; by one thread if it is small
+    finish     the gradient of the table flows on to the embedding; by one thread if it is small
 
 So the bits of a result do not depend on the number of threads.
 """

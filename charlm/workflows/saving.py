@@ -113,8 +113,9 @@ class Saver:
         """Do what a resumed state has recorded and a kill may have prevented."""
         if not self._takes_place:
             self._write_best()
-        if self._kept.steps and self._kept.steps[-1] == self._progress.step:
-            self._write_step(self._progress.step)
+        step = self._progress.step
+        if self._kept.steps and self._kept.steps[-1] == step and not self._write_step(step):
+            self._not_kept.add(step)
         self._remove_dropped()
         self._tell_problems()
 
