@@ -133,7 +133,8 @@ class Saver:
         before, self._kept = self._kept, self._kept.with_step(step)
         if not self._write_pair(finished=False) or (self._kept.count and not self._write_step(step)):
             self._kept = before
-            self._not_kept.add(step)
+            if self.keeps:
+                self._not_kept.add(step)
         else:
             self._not_kept.discard(step)
             self._remove_dropped()
