@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from charlm.engine import crew as crews
-from charlm.engine.crew import LONGEST, Muster, SharedWeight, new_crew
+from charlm.engine.crew import ENOUGH_STEPS, LONGEST, Muster, SharedWeight, new_crew
 from charlm.engine.threads import Team
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.models.packed_weight import PackedWeight
@@ -97,22 +98,37 @@ def test_nobody_waits_for_a_member_that_failed(product: tuple[Any, ...], at_faul
     team.close()
 
 
-def test_where_the_processors_are_wanted_one_thread_goes_alone_for_a_while() -> None:
+def taken(muster: Muster, tasks: int, seconds: Callable[[int], float], steps: int = 100) -> list[int]:
+    """How many threads a muster takes along to so many tasks, if with p of them each takes ``seconds(p)``."""
+    result = []
+    for _ in range(tasks):
+        result.append(muster.parts())
+        muster.learn(result[-1], steps, seconds(result[-1]))
+    return result
+
+
+def test_a_crew_goes_where_it_is_faster_and_one_thread_where_it_is_not() -> None:
+    def free(parts: int) -> float:
+        return 1 / parts
+
+    def crowded(parts: int) -> float:
+        return float(parts)
+
     muster = Muster(2)
-    crowded, free = new_crew(2, 1, np.float32), new_crew(2, 1, np.float32)
-    crowded[1].attended[1] = 90
-    taken = []
-    for _ in range(4):
-        taken.append(muster.parts())
-        muster.learn(crowded if taken[-1] == 2 else crowded[:1], 100)
-    assert taken == [2, 1, 2, 1]
-    alone = 0
-    for _ in range(3000):
-        parts = muster.parts()
-        alone += parts == 1
-        muster.learn(crowded if parts == 2 else crowded[:1], 100)
-    assert alone > 2900
-    while muster.parts() == 1:
-        pass
-    muster.learn(free, 100)
-    assert [muster.parts() for _ in range(LONGEST)] == [2] * LONGEST
+    assert taken(muster, 5, free) == [2, 1, 2, 1, 2]
+    assert taken(muster, 3000, free).count(1) < 20
+    assert taken(muster, 1, crowded) == [2]  # and then no more
+    assert taken(muster, 3000, crowded).count(2) < 20
+    assert taken(muster, 2 * LONGEST, free).count(2) > LONGEST // 2  # it is noticed that the others have gone
+
+
+def test_a_single_disturbed_task_is_soon_forgotten() -> None:
+    muster = Muster(3)
+    taken(muster, 1000, lambda parts: 1 / parts)
+    muster.learn(muster.parts(), 100, 50.0)
+    assert taken(muster, 10, lambda parts: 1 / parts).count(1) <= 3
+
+
+def test_a_task_of_few_steps_tells_nothing() -> None:
+    muster = Muster(2)
+    assert taken(muster, 10, lambda parts: float(parts), ENOUGH_STEPS - 1) == [2] * 10

@@ -27,8 +27,8 @@ from charlm.engine.tile import VECTORS
 
 LINE = 8  # numbers of 64 bits in a cache line: two threads that write to one would hinder each other
 PATIENCE = 2000  # looks at the others' counters before the processor is offered to someone else: some 50 microseconds
-SELDOM = 16  # a crew that waits long more than once in so many steps is crowded
-LONGEST = 256  # tasks that one thread then takes alone, at most
+ENOUGH_STEPS = 16  # of a task whose time tells something
+LONGEST = 256  # tasks between two trials of what was slower, at most
 WORTH_SHARING = 1 << 15  # multiplications of a product that take longer than to meet
 
 
@@ -38,7 +38,7 @@ class Crew(NamedTuple):
     Attributes:
         part, parts: which of how many.
         meetings: int64, how often each thread has come to a meeting, a line each; last, whether to wait no longer.
-        attended: (2,), int64: how often this thread has, and how often it gave way to others while it waited.
+        attended: (1,), int64: how often this thread has.
         exchange: (2, enough columns): what the threads find, in turns.
     """
 
@@ -65,30 +65,41 @@ def new_crew(parts: int, columns: int, dtype: Any) -> list[Crew]:
     """A crew of so many threads, for products of at most so many columns, rows times columns."""
     meetings = np.zeros((parts + 1) * LINE, np.int64)
     exchange = np.zeros((2, columns), dtype)
-    return [Crew(part, parts, meetings, np.zeros(LINE, np.int64)[:2], exchange) for part in range(parts)]
+    return [Crew(part, parts, meetings, np.zeros(LINE, np.int64)[:1], exchange) for part in range(parts)]
 
 
 class Muster:
-    """How many threads to take along, task after task.
+    """How many threads to take along, task after task: all, or one, whichever was the faster lately.
 
     A crew is fast while each thread has a processor to itself. Where others want the processors too, a thread is often
-    absent when the rest meet, and one alone does better: for a while, longer each time.
+    absent when the rest meet, and one alone does better. That shows in nothing but the time: even on a free machine
+    the first meeting of a task waits for the others to wake. So the slower way is tried again now and then, the more
+    seldom the more often it has lost.
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads, self._alone, self._penalty = threads, 0, 1
+        self._seconds = dict.fromkeys((threads, 1), 0.0)  # of a step, by the number of threads; 0 before the first
+        self._pause, self._left = 1, 1  # tasks from one trial to the next, and those still to come before it
+
+    def _faster(self) -> int:
+        return min(self._seconds, key=self._seconds.__getitem__)
 
     def parts(self) -> int:
         """Threads for the next task."""
-        self._alone = max(0, self._alone - 1)
-        return 1 if self._alone else self._threads
+        choose = min if self._left > 0 else max
+        return choose(self._seconds, key=self._seconds.__getitem__)
 
-    def learn(self, crew: list[Crew], steps: int) -> None:
+    def learn(self, parts: int, steps: int, seconds: float) -> None:
         """Draw the lesson from a task of so many steps."""
-        if len(crew) > 1:
-            is_crowded = sum(int(member.attended[1]) for member in crew) * SELDOM > steps
-            self._penalty = min(2 * self._penalty, LONGEST) if is_crowded else 1
-            self._alone = self._penalty if is_crowded else 0
+        if steps < ENOUGH_STEPS:
+            return
+        before = self._faster()
+        self._seconds[parts] = seconds / steps
+        self._left -= 1
+        if self._faster() != before:
+            self._pause = self._left = 1
+        elif parts != before:
+            self._pause = self._left = min(4 * self._pause, LONGEST)
 
 
 def dissolve(crew: Crew) -> None:
@@ -155,7 +166,6 @@ def meet(crew: Crew) -> None:
             elif load(crew.meetings, crew.parts * LINE):
                 return
             else:
-                crew.attended[1] += 1
                 give_way()
 
 

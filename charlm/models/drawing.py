@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,14 @@ class Drawing:
             self._arguments(member, state, log_probs.copy(), uniforms, rule, left.copy(), before_end.copy())
             for member in members
         ]
+        begin = perf_counter()
         if len(crew) > 1:
             self.team.run(lambda part, parts: kernel(*tasks[part], 0, rows), partial(dissolve, crew[0]))
         else:
             run_rows(self.team, lambda part, parts: kernel(*tasks[0], *share(rows, part, parts)), rows, work * steps)
-        self._muster.learn(crew, steps)
         _, _, room, log_probs, _, _, left[:], before_end[:], tokens, nats = tasks[0]
+        if crew:
+            self._muster.learn(len(crew), int(np.count_nonzero(tokens >= 0)), perf_counter() - begin)
         return (room.stack.state[:, 0].copy(), log_probs), (tokens, nats)
 
     def _crew(self) -> list[Crew]:
