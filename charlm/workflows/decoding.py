@@ -22,7 +22,7 @@ Nats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 SIDE_BY_SIDE = 64  # sequences that are drawn together
-MANY_TOKENS, FEW_TOKENS = 32, 4  # that each of them gets between two looks at which are finished
+MANY_TOKENS, FEW_TOKENS = 32, 4  # that each of them gets between two looks at which are finished, at most and at least
 SINGLE_TOKENS = 128  # of a single one: so many that a call costs little, so few that a person sees no stutter
 ROWS = 2  # the axis of a state along which the sequences lie side by side
 
@@ -130,16 +130,13 @@ class Drawing:
     is_ended: bool = False
 
     def add(self, tokens: list[int], nats: list[float]) -> None:
-        """Take up what was drawn; -1 is nothing."""
-        for token, token_nats in zip(tokens, nats, strict=True):
-            if token < 0:
-                return
-            if not math.isfinite(token_nats):
-                raise NotFiniteError
+        """Take up what was drawn; EOS can only be the last."""
+        for token_nats in nats:
             self.log_prob_nats += token_nats
-            self.is_ended = token == EOS_ID
-            if not self.is_ended:
-                self.ids.append(token)
+        if not math.isfinite(self.log_prob_nats):
+            raise NotFiniteError
+        self.is_ended = EOS_ID in tokens[-1:]
+        self.ids += tokens[:-1] if self.is_ended else tokens
 
 
 def draw_sequences(
@@ -175,9 +172,10 @@ def draw_sequences(
     following = len(rows)
     state, log_probs = start.repeat(len(rows))
     while rows:
-        # A finished row waits for the others: not for long, where its place is wanted.
-        burst = SINGLE_TOKENS if count == 1 else FEW_TOKENS if following < count else MANY_TOKENS
         lengths = [len(row.ids) for row in rows]
+        burst = SINGLE_TOKENS if count == 1 else MANY_TOKENS
+        if following < count:  # a finished row waits for the others: not for long, where its place is wanted
+            burst = min(max(FEW_TOKENS, sum(lengths) // (2 * len(rows))), MANY_TOKENS)
         numbers = [
             uniforms.of(row.index, row.refused, length, burst) for row, length in zip(rows, lengths, strict=True)
         ]
@@ -185,10 +183,11 @@ def draw_sequences(
         (state, log_probs), (tokens, nats) = model.generate(
             state, log_probs, np.stack(numbers, axis=1), rule, max_length - done, shortest - done
         )
+        drawn = zip(np.count_nonzero(tokens >= 0, axis=0).tolist(), tokens.T.tolist(), nats.T.tolist(), strict=True)
         staying: list[int] = []
         new: list[Drawing] = []
-        for place, (row, ids, ids_nats) in enumerate(zip(rows, tokens.T.tolist(), nats.T.tolist(), strict=True)):
-            row.add(ids, ids_nats)
+        for place, (row, (number, ids, ids_nats)) in enumerate(zip(rows, drawn, strict=True)):
+            row.add(ids[:number], ids_nats[:number])
             if count == 1:
                 yield from row.ids[lengths[place] :]
             if not row.is_ended and len(row.ids) < max_length:
