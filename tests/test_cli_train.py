@@ -398,6 +398,7 @@ def test_texts_that_are_none(content: bytes, message: str, existing: bool) -> No
 def test_texts_that_are_not_there() -> None:
     assert "none.txt: no such file" in failure("none.txt", "-o", "m.npz")
     assert "none.txt: no such file" in failure("text.txt", "--valid", "none.txt", "-o", "m.npz")
+    assert "'': no such file" in failure("", "-o", "m.npz")
     Path("some").mkdir()
     assert "some: is a folder" in failure("some", "-o", "m.npz")
     write("cut.gz", gzip.compress(TEXT.encode())[:-20])
@@ -843,3 +844,9 @@ def test_an_end_that_lies_behind_the_training() -> None:
     message = failure("text.txt", "-o", "m.npz", "--resume", "--epochs", "2", code=2, small=False)
     assert "--epochs 2: 3 are done already; give more" in message
     assert Path("m.resume.npz").read_bytes() == before
+
+
+def test_a_network_that_no_memory_holds() -> None:
+    line = failure("text.txt", "-o", "m.npz", "--hidden-size", "1000000", "--num-layers", "60")
+    assert re.search(r"out of memory \(a network of \d{3}(,\d{3}){4} parameters\); try a smaller .*--hidden-size", line)
+    assert not Path("m.npz").exists()

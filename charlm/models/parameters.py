@@ -23,6 +23,9 @@ class Parameters(Mapping[str, "Array"]):
     Args:
         shapes: the arrays in the order in which they lie; matrices first (see `matrices`).
         dtype: float32 or float64.
+
+    Raises:
+        MemoryError: they are too many.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
@@ -33,7 +36,11 @@ class Parameters(Mapping[str, "Array"]):
             total += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
             if len(shape) > 1 and not path.endswith("/w_p"):
                 self.matrices = total
-        self.flat: Array = aligned_zeros(total, dtype)
+        try:
+            self.flat: Array = aligned_zeros(total, dtype)
+        except MemoryError:
+            count = sum(int(np.prod(shape)) for shape in self.shapes.values())
+            raise MemoryError(f"a network of {count:,} parameters") from None
         self._views = {
             path: self.flat[starts[path] : starts[path] + int(np.prod(shape))].reshape(shape)
             for path, shape in self.shapes.items()

@@ -37,7 +37,7 @@ OR_BYTES = ", or use --level byte"
 
 def display_name(path: str) -> str:
     """What a message calls an input."""
-    return "standard input" if path == STDIN else path
+    return "standard input" if path == STDIN else path or "''"
 
 
 def read_blocks(
