@@ -7,12 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from charlm.engine import threads
-from charlm.engine.threads import Team, available_cores, share
+from charlm.engine.threads import Pieces, Team, available_cores, share
 
 
 @pytest.fixture(params=[1, 2, 3, 5])
@@ -171,3 +172,59 @@ def test_available_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPa
     assert available_cores() == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cores() == 1
+
+
+def test_each_piece_is_done_once_and_not_before_all_threads_have_reached_its_stage() -> None:
+    team = Team(3)
+    reached: list[int] = []
+    done: list[tuple[int, int, int, int]] = []
+
+    def piece(stage: int, part: int, parts: int) -> None:
+        done.append((stage, reached.count(stage), part, parts))
+
+    def work(part: int, parts: int) -> None:
+        for stage in (1, 0):
+            time.sleep(0.01 * part)
+            reached.append(stage)
+            pieces.reach(stage)
+        pieces.work()
+
+    for _ in range(20):
+        reached[:], done[:] = [], []
+        pieces = Pieces(3, [(1, partial(piece, 1), 4), (0, partial(piece, 0), 3)])
+        team.run(work, pieces.dissolve)
+        assert sorted(done) == sorted([(1, 3, i, 4) for i in range(4)] + [(0, 3, i, 3) for i in range(3)])
+    team.close()
+
+
+@pytest.mark.parametrize("at_fault", [0, 1])
+def test_nobody_waits_at_a_piece_for_a_thread_that_failed(at_fault: int) -> None:
+    team, pieces = Team(2), Pieces(2, [(0, lambda part, parts: None, 2)])
+
+    def work(part: int, parts: int) -> None:
+        if part == at_fault:
+            raise ValueError("no memory, say")
+        pieces.reach(0)
+        pieces.work()
+
+    with pytest.raises(ValueError, match="no memory"):
+        team.run(work, pieces.dissolve)
+    team.close()
+
+
+def test_a_thread_that_is_late_leaves_its_pieces_to_the_others() -> None:
+    team = Team(2)
+    who: list[str] = []
+    pieces = Pieces(2, [(0, lambda part, parts: who.append(threading.current_thread().name), 6)])
+    over = threading.Event()
+
+    def work(part: int, parts: int) -> None:
+        pieces.reach(0)
+        if part == 1:
+            over.wait(10)
+        pieces.work()
+        over.set()
+
+    team.run(work, pieces.dissolve)
+    team.close()
+    assert who == [threading.current_thread().name] * 6

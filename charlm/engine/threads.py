@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 Task = Callable[[int, int], None]  # (part, parts)
@@ -140,6 +141,47 @@ class Team:
             worker.join()
         self._start, self._done, self._workers = [], [], []
         self.threads = 1
+
+
+class Pieces:
+    """Work in pieces for the threads of a team: whoever is free takes the next.
+
+    Threads are seldom ready at the same moment, for their processors are not equally free. Those that are first do more
+    of this, instead of waiting. Who takes a piece must change no bit: no number may belong to two of them.
+
+    Args:
+        threads: of the team.
+        tasks: in the order in which they are taken: the stage that all threads must have reached before, what is
+            to be done, and in how many pieces.
+    """
+
+    def __init__(self, threads: int, tasks: Sequence[tuple[int, Task, int]]) -> None:
+        self._queue = deque((stage, task, part, parts) for stage, task, parts in tasks for part in range(parts))
+        self._missing = {stage: threads for stage, _, _ in tasks}
+        self._reached = {stage: threading.Event() for stage in self._missing}
+        self._lock = threading.Lock()
+
+    def reach(self, stage: int) -> None:
+        """This thread has done its share of what the pieces of a stage need."""
+        with self._lock:
+            self._missing[stage] -= 1
+            if self._missing[stage] == 0:
+                self._reached[stage].set()
+
+    def work(self) -> None:
+        """Do pieces until none is left; others may still be at theirs."""
+        while True:
+            try:
+                stage, task, part, parts = self._queue.popleft()
+            except IndexError:
+                return
+            self._reached[stage].wait()
+            task(part, parts)
+
+    def dissolve(self) -> None:
+        """Let nobody wait for a thread that will not come; what the others compute is then of no use."""
+        for event in self._reached.values():
+            event.set()
 
 
 def share(total: int, part: int, parts: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from charlm.engine import decode, inference
-from charlm.engine.threads import Team, share
+from charlm.engine.threads import Pieces, Task, Team, share
 from charlm.models.buffers import Buffers
 from charlm.models.drawing import Drawing, Drawn, NextToken
 from charlm.models.inference import begin_inference, run_rows
@@ -31,6 +31,9 @@ from charlm.models.stack import Batch, Stack, StackConfig, initialise
 SOFTMAXES = ("full", "adaptive")
 LEAST_SYMBOLS = {"full": 3, "adaptive": 4}  # the two special ones, and one for each part that must not be empty
 SMALL_TABLE = 200  # ids of a batch below which one thread is faster than two
+
+OUTPUT = -1  # the stage at which all gradients of logits are there; the other stages are layers
+WIDE = 1024  # columns of a weight whose gradient is summed in smaller pieces; each piece packs its inputs anew
 
 # Gates of a few steps that a thread keeps in its second-level cache when it scores, half of one of 512 KB: 20 % faster
 # than 64 steps at a time (LSTM 2 x 128, 64 rows); with twice as many numbers it is at times 30 % slower. In training,
@@ -137,17 +140,17 @@ class LanguageModel:
             first, last = share(self.gradients.flat.size, part, parts)
             self.gradients.flat[first:last] = 0
 
+        weights = self._weight_gradients()
+
         def through_time(part: int, parts: int) -> None:
             stack.forward(part, parts)
             self.output.loss(losses_nats, scale, d_output, *share(stack.rows, part, parts))
-            stack.backward(part, parts)
+            weights.reach(OUTPUT)
+            stack.backward(part, parts, weights.reach)
+            weights.work()
 
-        def weights(part: int, parts: int) -> None:
-            stack.sum_gradients(part, parts)
-            self.output.sum_gradients(part, parts)
-
-        for phase in (prepare, through_time, weights):
-            team.run(phase)
+        team.run(prepare)
+        team.run(through_time, weights.dissolve)
         if stack.ids.size < SMALL_TABLE:
             stack.finish_gradients(0, 1)
         else:
@@ -155,6 +158,20 @@ class LanguageModel:
         stack.end()
         self._packed = False
         return float(losses_nats.sum())
+
+    def _weight_gradients(self) -> Pieces:
+        """The sums of the weights' gradients over steps and rows: the output's, then the layers' from the top down.
+
+        A thread that is ready with its rows begins, where it would otherwise wait for the slowest: training is 1.03 to
+        1.06 times as fast on two threads of a machine that others use, and no slower where it is free.
+        """
+        threads, stack = self.team.threads, self.stack
+        tasks: list[tuple[int, Task, int]] = [(OUTPUT, self.output.sum_gradients, self.output.width)]
+        tasks += [(layer, task, stack.columns) for layer, task in stack.weight_gradients()]
+        more = 2 if threads > 1 else 1
+        return Pieces(
+            threads, [(stage, task, threads * (more if columns >= WIDE else 1)) for stage, task, columns in tasks]
+        )
 
     def _infer(self, inputs: Ids) -> None:
         """Set up a pass over inputs (T, N) without what only training needs."""

@@ -1,11 +1,12 @@
 """Token ids -> embedding -> layers of a cell -> hidden output, forward and backward.
 
-The work of a training step falls into phases, each run by all threads at once; nobody waits for anybody within one:
+The work of a training step falls into phases, each run by all threads at once:
 
     prepare    each thread packs its share of the weights; the first layer's input projection becomes a table:
                one row for each distinct id of the batch, embedding @ w_x + b
     forward, backward     each thread takes its own rows of the batch through all steps and layers
-    gradients  each thread sums its own share of every weight's gradient, over all rows in one order
+    gradients  each thread sums its own share of every weight's gradient, over all rows in one order; or takes piece
+               after piece as soon as all rows have passed back through a layer, see `weight_gradients`
     finish     the gradient of the table flows on to the embedding; by one thread if it is small
 
 So the bits of a result do not depend on the number of threads.
@@ -13,14 +14,16 @@ So the bits of a result do not depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import cells, layers, matmul
 from charlm.engine.matmul import BIAS, ZERO
-from charlm.engine.threads import share
+from charlm.engine.threads import Task, share
 from charlm.models.buffers import Buffers
 from charlm.models.layer import Flags, Layer
 from charlm.models.packed_weight import PackedWeight
@@ -226,8 +229,12 @@ class Stack:
         self.d_embedded = self.buffers.get("d_embedded", self.embedded.shape)
         return self.d_hidden[(self.config.num_layers - 1) % 2], self.d_state
 
-    def backward(self, part: int, parts: int) -> None:
-        """Take this thread's rows back through all layers; `pre` then holds its own gradient."""
+    def backward(self, part: int, parts: int, reach: Callable[[int], object] = lambda layer: None) -> None:
+        """Take this thread's rows back through all layers; `pre` then holds its own gradient.
+
+        Args:
+            reach: called with each layer that they have passed.
+        """
         low, high = share(self.rows, part, parts)
         batch, size = self.batch, self.config.hidden_size
         for i in reversed(range(self.config.num_layers)):
@@ -235,24 +242,39 @@ class Stack:
             if batch.draws is not None:
                 layers.dropout(d_hidden, batch.draws[i], batch.threshold, low, high)
             layer.backward(d_hidden, self.d_state[i], self.reset, self.scratch, low, high)
+            reach(i)
             if i > 0:
                 matmul.multiply(
                     layer.pre, 0, 0, self.columns, self._w_x_above[i - 1].backward, self.d_hidden[(i - 1) % 2], 0, 0,
                     size, self.steps, low, high, ZERO, self._no_bias,
                 )  # fmt: skip
 
-    def sum_gradients(self, part: int, parts: int) -> None:
-        """Add this thread's share of the gradients of the layers' weights and biases, and sum the table's."""
+    def weight_gradients(self) -> list[tuple[int, Task]]:
+        """What adds a share of the gradients of the layers' weights and biases, and sums the table's.
+
+        Returns:
+            From the top down: the layer through which all rows must have passed before, and the task.
+        """
+        tasks: list[tuple[int, Task]] = []
+        for i in reversed(range(self.config.num_layers)):
+            tasks += [(i, self.layers[i].sum_gradients), (i, partial(self._sum_input_gradients, i))]
+        return tasks
+
+    def _sum_input_gradients(self, i: int, part: int, parts: int) -> None:
         assert self.gradients is not None
-        size = self.config.hidden_size
-        for i, layer in enumerate(self.layers):
-            layer.sum_gradients(part, parts)
-            if i > 0:
-                matmul.accumulate_outer(
-                    self.layers[i - 1].hidden, 0, self.rows * size, size, layer.pre, 0, self.columns,
-                    self.gradients[f"{layer.path}/w_x"], 0, self.gradients[f"{layer.path}/b"], part, parts,
-                )  # fmt: skip
-        self.projection.sum_gradients(self.embedded, self.layers[0].pre, self.index, part, parts)
+        layer, size = self.layers[i], self.config.hidden_size
+        if i == 0:
+            self.projection.sum_gradients(self.embedded, layer.pre, self.index, part, parts)
+        else:
+            matmul.accumulate_outer(
+                self.layers[i - 1].hidden, 0, self.rows * size, size, layer.pre, 0, self.columns,
+                self.gradients[f"{layer.path}/w_x"], 0, self.gradients[f"{layer.path}/b"], part, parts,
+            )  # fmt: skip
+
+    def sum_gradients(self, part: int, parts: int) -> None:
+        """All of `weight_gradients`, where all rows have passed through all layers."""
+        for _, task in self.weight_gradients():
+            task(part, parts)
 
     def finish_gradients(self, part: int, parts: int) -> None:
         """This thread's share of how the table's gradient flows to the embedding."""
