@@ -103,7 +103,7 @@ def taken(muster: Muster, tasks: int, seconds: Callable[[int], float], steps: in
     result = []
     for _ in range(tasks):
         result.append(muster.parts())
-        muster.learn(result[-1], steps, seconds(result[-1]))
+        muster.learn(steps, seconds(result[-1]) * steps)
     return result
 
 
@@ -125,10 +125,12 @@ def test_a_crew_goes_where_it_is_faster_and_one_thread_where_it_is_not() -> None
 def test_a_single_disturbed_task_is_soon_forgotten() -> None:
     muster = Muster(3)
     taken(muster, 1000, lambda parts: 1 / parts)
-    muster.learn(muster.parts(), 100, 50.0)
+    muster.learn(100, 5000.0)
     assert taken(muster, 10, lambda parts: 1 / parts).count(1) <= 3
 
 
-def test_a_task_of_few_steps_tells_nothing() -> None:
-    muster = Muster(2)
-    assert taken(muster, 10, lambda parts: float(parts), ENOUGH_STEPS - 1) == [2] * 10
+def test_short_tasks_tell_something_together() -> None:
+    muster, tasks = Muster(2), 4000
+    taken(muster, 3, lambda parts: 1 / parts)  # a trial is due
+    assert taken(muster, tasks, lambda parts: 1 / parts, ENOUGH_STEPS // 2).count(1) < tasks // 20
+    assert taken(muster, tasks, float, ENOUGH_STEPS // 4).count(2) < tasks // 20

@@ -27,8 +27,8 @@ from charlm.engine.tile import VECTORS
 
 LINE = 8  # numbers of 64 bits in a cache line: two threads that write to one would hinder each other
 PATIENCE = 2000  # looks at the others' counters before the processor is offered to someone else: some 50 microseconds
-ENOUGH_STEPS = 16  # of a task whose time tells something
-LONGEST = 256  # tasks between two trials of what was slower, at most
+ENOUGH_STEPS = 16  # whose time tells something
+LONGEST = 256  # tasks between two trials of what was slower, at most; of more where they are short
 WORTH_SHARING = 1 << 15  # multiplications of a product that take longer than to meet
 
 
@@ -79,27 +79,31 @@ class Muster:
 
     def __init__(self, threads: int) -> None:
         self._seconds = dict.fromkeys((threads, 1), 0.0)  # of a step, by the number of threads; 0 before the first
-        self._pause, self._left = 1, 1  # tasks from one trial to the next, and those still to come before it
-
-    def _faster(self) -> int:
-        return min(self._seconds, key=self._seconds.__getitem__)
+        self._steps, self._took = 0, 0.0  # of the tasks since the last lesson, seconds
+        self._pause, self._left = 1, 1  # lessons from one trial to the next, and those still to come before it
 
     def parts(self) -> int:
         """Threads for the next task."""
         choose = min if self._left > 0 else max
         return choose(self._seconds, key=self._seconds.__getitem__)
 
-    def learn(self, parts: int, steps: int, seconds: float) -> None:
-        """Draw the lesson from a task of so many steps."""
-        if steps < ENOUGH_STEPS:
+    def learn(self, steps: int, seconds: float) -> None:
+        """Draw the lesson from a task of so many steps, or from several short ones together."""
+        self._steps += steps
+        self._took += seconds
+        if self._steps < ENOUGH_STEPS:
             return
-        before = self._faster()
-        self._seconds[parts] = seconds / steps
+        parts, before = self.parts(), self._faster()
+        self._seconds[parts] = self._took / self._steps
+        self._steps, self._took = 0, 0.0
         self._left -= 1
         if self._faster() != before:
             self._pause = self._left = 1
         elif parts != before:
             self._pause = self._left = min(4 * self._pause, LONGEST)
+
+    def _faster(self) -> int:
+        return min(self._seconds, key=self._seconds.__getitem__)
 
 
 def dissolve(crew: Crew) -> None:

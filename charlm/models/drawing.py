@@ -66,7 +66,7 @@ class Drawing:
             run_rows(self.team, lambda part, parts: kernel(*tasks[0], *share(rows, part, parts)), rows, work * steps)
         _, _, room, log_probs, _, _, left[:], before_end[:], tokens, nats = tasks[0]
         if crew:
-            self._muster.learn(len(crew), int(np.count_nonzero(tokens >= 0)), perf_counter() - begin)
+            self._muster.learn(int(np.count_nonzero(tokens >= 0)), perf_counter() - begin)
         return (room.stack.state[:, 0].copy(), log_probs), (tokens, nats)
 
     def _crew(self) -> list[Crew]:
