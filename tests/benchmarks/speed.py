@@ -8,7 +8,7 @@ of the float32 peak that charlm's own product reaches here at its best size, on 
 multiplications that each side really does: charlm looks the first layer's input projection up in a table.
 
 Other processes distort ratios, not only seconds: threads that meet at every product, as the peer's do, lose more to
-them than threads that meet three times a step. The column "others" says how much of the machine they took; a figure
+them than threads that meet a few times a step. The column "others" says how much of the machine they took; a figure
 to quote has it below 5 %. ``--patience`` waits for quiet, and repeats disturbed turns. Progress goes to stderr.
 """
 
