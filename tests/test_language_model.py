@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.engine import cells, optimise
+from charlm.engine import cells, optimise, threads
 from charlm.engine.threads import Team
 from charlm.models import language_model, stack
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
+from charlm.models.softmax import Softmax
 from charlm.models.stack import Batch
 from tests.engine_harness import VARIANTS, E, H, L, N, T, V, check_model, model_problem, same_bits
 from tests.reference import network
@@ -148,6 +149,22 @@ def test_threads_change_no_bit_of_inference(teams: list[Team], monkeypatch: pyte
         results.append((log_probs, state, *model.step(state, problem.inputs[0])))
     for result in results[1:]:
         assert all(same_bits(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_no_piece_of_a_gradient_begins_before_what_it_reads_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = model_problem("lstm", "tanh")
+    model = problem.model()
+    seen: dict[int, Any] = {}
+
+    def read_by(stage: int) -> Any:
+        assert isinstance(model.output, Softmax)
+        return model.output.logits if stage == language_model.OUTPUT else model.stack.layers[stage].pre
+
+    monkeypatch.setattr(threads.Pieces, "reach", lambda self, stage: seen.update({stage: read_by(stage).copy()}))
+    monkeypatch.setattr(threads.Pieces, "work", lambda self: None)
+    model.loss_and_gradients(problem.batch(), problem.targets)
+    assert sorted(seen) == [language_model.OUTPUT, *range(L)]
+    assert all(same_bits(array, read_by(stage)) for stage, array in seen.items())
 
 
 def test_a_run_repeats_whatever_ran_between() -> None:

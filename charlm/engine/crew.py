@@ -88,7 +88,7 @@ class Muster:
         return choose(self._seconds, key=self._seconds.__getitem__)
 
     def learn(self, steps: int, seconds: float) -> None:
-        """Draw the lesson from a task of so many steps, or from several short ones together."""
+        """Draw the lesson from a task of so many steps by `parts` threads, or from several short ones together."""
         self._steps += steps
         self._took += seconds
         if self._steps < ENOUGH_STEPS:

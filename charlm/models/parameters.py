@@ -5,6 +5,7 @@ The optimiser, the gradient's norm and its clipping then are one pass each, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -30,19 +31,19 @@ class Parameters(Mapping[str, "Array"]):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         self.shapes = dict(shapes)
+        sizes = {path: math.prod(shape) for path, shape in self.shapes.items()}
         starts, total, self.matrices = {}, 0, 0
         for path, shape in self.shapes.items():
             starts[path] = total
-            total += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+            total += -(-sizes[path] // ALIGNMENT) * ALIGNMENT
             if len(shape) > 1 and not path.endswith("/w_p"):
                 self.matrices = total
         try:
             self.flat: Array = aligned_zeros(total, dtype)
         except MemoryError:
-            count = sum(int(np.prod(shape)) for shape in self.shapes.values())
-            raise MemoryError(f"a network of {count:,} parameters") from None
+            raise MemoryError(f"a network of {sum(sizes.values()):,} parameters") from None
         self._views = {
-            path: self.flat[starts[path] : starts[path] + int(np.prod(shape))].reshape(shape)
+            path: self.flat[starts[path] : starts[path] + sizes[path]].reshape(shape)
             for path, shape in self.shapes.items()
         }
 

@@ -174,7 +174,8 @@ def draw_sequences(
     while rows:
         lengths = [len(row.ids) for row in rows]
         burst = SINGLE_TOKENS if count == 1 else MANY_TOKENS
-        if following < count:  # a finished row waits for the others: not for long, where its place is wanted
+        if following < count:
+            # A finished row waits for the others, and its place is wanted: half as long as they are now, on average.
             burst = min(max(FEW_TOKENS, sum(lengths) // (2 * len(rows))), MANY_TOKENS)
         numbers = [
             uniforms.of(row.index, row.refused, length, burst) for row, length in zip(rows, lengths, strict=True)
