@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.engine import math
 from charlm.engine.jit import kernel
+from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh
 
 Array = NDArray[Any]
 
@@ -23,16 +24,24 @@ def map_exp(x: Any, y: Any) -> None:
         y[i] = math.exp(x[i])
 
 
+@rowwise
+def sigmoid_of(x: Values) -> tuple[Values, ...]:
+    return (sigmoid(x),)
+
+
+@rowwise
+def tanh_of(x: Values) -> tuple[Values, ...]:
+    return (tanh(x),)
+
+
 @kernel
 def map_sigmoid(x: Any, y: Any) -> None:
-    for i in range(x.size):
-        y[i] = math.sigmoid(x[i])
+    sigmoid_of((x,), (y,))
 
 
 @kernel
 def map_tanh(x: Any, y: Any) -> None:
-    for i in range(x.size):
-        y[i] = math.tanh(x[i])
+    tanh_of((x,), (y,))
 
 
 def apply(kernel: Callable[[Any, Any], None], x: Any, dtype: type) -> Array:

@@ -20,8 +20,8 @@ from typing import Any
 
 from charlm.engine.exp_row import exp_row
 from charlm.engine.jit import kernel
-from charlm.engine.math import tanh
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply, pack, pack_transposed
+from charlm.engine.rowwise import Values, rowwise, tanh
 
 
 @kernel
@@ -120,22 +120,29 @@ def attend_backward(
             )  # fmt: skip
 
 
+@rowwise
+def squashed(x: Values) -> tuple[Values, ...]:
+    """The squashed numbers, y = tanh(x)."""
+    return (tanh(x),)
+
+
+@rowwise
+def d_squashed(y: Values, d_y: Values) -> tuple[Values, ...]:
+    """The gradient of x."""
+    return (d_y * (1 - y * y),)
+
+
 @kernel
 def squash(values: Any, low: int, high: int) -> None:
     """Take tanh of each number of the rows ``low`` .. ``high``, in place: values (T, N, H)."""
     for t in range(values.shape[0]):
         for n in range(low, high):
-            row = values[t, n]
-            for j in range(row.size):
-                row[j] = tanh(row[j])
+            squashed((values[t, n],), (values[t, n],))
 
 
 @kernel
 def squash_backward(values: Any, d_values: Any, low: int, high: int) -> None:
     """From the gradient of what `squash` left in ``values`` to that of what it found, in place; both (T, N, H)."""
-    one = values.dtype.type(1)
     for t in range(values.shape[0]):
         for n in range(low, high):
-            row, d_row = values[t, n], d_values[t, n]
-            for j in range(row.size):
-                d_row[j] *= one - row[j] * row[j]
+            d_squashed((values[t, n], d_values[t, n]), (d_values[t, n],))

@@ -19,8 +19,37 @@ from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
 from charlm.engine.jit import kernel
-from charlm.engine.math import sigmoid, tanh
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, lanes_of, multiply, packed_size, parted
+from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh
+
+
+@rowwise
+def gates(u: Values, r: Values, c0: Values) -> tuple[Values, ...]:
+    """Equations (1)-(3): both gates, and q."""
+    u, r = sigmoid(u), sigmoid(r)  # (1), (2)
+    return u, r, r * c0  # (3)
+
+
+@rowwise
+def output(u: Values, g: Values, c0: Values) -> tuple[Values, ...]:
+    """Equations (4)-(5): the candidate, and c1 for two places."""
+    g = tanh(g)  # (4)
+    c1 = u * g + (1 - u) * c0  # (5)
+    return g, c1, c1
+
+
+@rowwise
+def d_output(d_out: Values, d_c: Values, u: Values, g: Values, c0: Values) -> tuple[Values, ...]:
+    """The gradients of the update gate's and the candidate's argument, and of c0 as far as (5)."""
+    d_c1 = d_out + d_c
+    d_u, d_g, d_c0 = d_c1 * (g - c0), d_c1 * u, d_c1 * (1 - u)  # (5)
+    return d_u * u * (1 - u), d_g * (1 - g * g), d_c0  # (1), (4)
+
+
+@rowwise
+def d_reset(d_q: Values, d_c0: Values, r: Values, c0: Values) -> tuple[Values, ...]:
+    """The gradients of the reset gate's argument, and of c0 as far as (3)."""
+    return d_q * c0 * r * (1 - r), d_c0 + d_q * r  # (3), (2)
 
 
 @kernel
@@ -31,7 +60,6 @@ def forward(
     """Equations (1)-(5) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    one = pre.dtype.type(1)
     c_input = state.reshape(steps + 1, rows, size)
     w_gates, w_candidate = parted(w_h, packed_size(size, 2 * size, lanes_of(pre)))
     for t in range(steps):
@@ -40,18 +68,12 @@ def forward(
         for n in range(low, high):
             u, r = pre[t, n, :size], pre[t, n, size : 2 * size]
             c0, q = state[t, 0, n], saved[t, n]
-            for j in range(size):
-                u[j] = sigmoid(u[j])  # (1)
-                r_j = sigmoid(r[j])  # (2)
-                r[j], q[j] = r_j, r_j * c0[j]  # (3)
+            gates((u, r, c0), (u, r, q))
         multiply(saved, t, 0, size, w_candidate, pre, t, 2 * size, size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, 2 * size :]
             c0, c1, out = state[t, 0, n], state[t + 1, 0, n], hidden[t, n]
-            for j in range(size):
-                g_j = tanh(g[j])  # (4)
-                c1_j = u[j] * g_j + (one - u[j]) * c0[j]  # (5)
-                g[j], c1[j], out[j] = g_j, c1_j, c1_j
+            output((u, g, c0), (g, c1, out))
 
 
 @kernel
@@ -59,29 +81,19 @@ def backward(
     d_hidden: Any, d_state: Any, pre: Any, w_h: Any, w_p: Any, state: Any, saved: Any, reset: Any, scratch: Any,
     activation: int, low: int, high: int,
 ) -> None:  # fmt: skip
-    """The steps in reverse; each line undoes the forward line whose number it bears."""
+    """The steps in reverse."""
     steps, _, size = d_hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    one = pre.dtype.type(1)
     w_gates, w_candidate = parted(w_h, packed_size(2 * size, size, lanes_of(pre)))
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, 2 * size :]
             c0, d_out, d_c = state[t, 0, n], d_hidden[t, n], d_state[0, n]
-            for j in range(size):
-                u_j, g_j = u[j], g[j]
-                d_c1 = d_out[j] + d_c[j]
-                d_u, d_g = d_c1 * (g_j - c0[j]), d_c1 * u_j  # (5)
-                d_c[j] = d_c1 * (one - u_j)  # (5)
-                g[j] = d_g * (one - g_j * g_j)  # (4)
-                u[j] = d_u * u_j * (one - u_j)  # (1)
+            d_output((d_out, d_c, u, g, c0), (u, g, d_c))
         multiply(pre, t, 2 * size, size, w_candidate, scratch, 0, 0, size, 1, low, high, ZERO, no_bias)  # (4): d_q
         for n in range(low, high):
             r, c0, d_q, d_c = pre[t, n, size : 2 * size], state[t, 0, n], scratch[0, n], d_state[0, n]
-            for j in range(size):
-                r_j = r[j]
-                d_c[j] += d_q[j] * r_j  # (3)
-                r[j] = d_q[j] * c0[j] * r_j * (one - r_j)  # (3), (2)
+            d_reset((d_q, d_c, r, c0), (r, d_c))
         multiply(pre, t, 0, 2 * size, w_gates, d_state, 0, 0, size, 1, low, high, ADD, no_bias)  # the rest of d_c0
         leave_step(d_state, t, reset, low, high)
 

@@ -15,9 +15,19 @@ from __future__ import annotations
 from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
+from charlm.engine.cells.gru import d_output
 from charlm.engine.jit import kernel
-from charlm.engine.math import sigmoid, tanh
 from charlm.engine.matmul import ADD, accumulate_outer, multiply
+from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh
+
+
+@rowwise
+def gates(u: Values, g: Values, c0: Values) -> tuple[Values, ...]:
+    """Equations (1)-(3): the gate, the candidate, and c1 for two places."""
+    u = sigmoid(u)  # (1)
+    g = tanh(g)  # (2)
+    c1 = u * g + (1 - u) * c0  # (3)
+    return u, g, c1, c1
 
 
 @kernel
@@ -28,7 +38,6 @@ def forward(
     """Equations (1)-(3) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    one = pre.dtype.type(1)
     c_input = state.reshape(steps + 1, rows, size)
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
@@ -36,11 +45,7 @@ def forward(
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, size:]
             c0, c1, out = state[t, 0, n], state[t + 1, 0, n], hidden[t, n]
-            for j in range(size):
-                u_j = sigmoid(u[j])  # (1)
-                g_j = tanh(g[j])  # (2)
-                c1_j = u_j * g_j + (one - u_j) * c0[j]  # (3)
-                u[j], g[j], c1[j], out[j] = u_j, g_j, c1_j, c1_j
+            gates((u, g, c0), (u, g, c1, out))
 
 
 @kernel
@@ -48,21 +53,14 @@ def backward(
     d_hidden: Any, d_state: Any, pre: Any, w_h: Any, w_p: Any, state: Any, saved: Any, reset: Any, scratch: Any,
     activation: int, low: int, high: int,
 ) -> None:  # fmt: skip
-    """The steps in reverse; each line undoes the forward line whose number it bears."""
+    """The steps in reverse."""
     steps, _, size = d_hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    one = pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
             u, g = pre[t, n, :size], pre[t, n, size:]
             c0, d_out, d_c = state[t, 0, n], d_hidden[t, n], d_state[0, n]
-            for j in range(size):
-                u_j, g_j = u[j], g[j]
-                d_c1 = d_out[j] + d_c[j]
-                d_u, d_g = d_c1 * (g_j - c0[j]), d_c1 * u_j  # (3)
-                d_c[j] = d_c1 * (one - u_j)  # (3)
-                g[j] = d_g * (one - g_j * g_j)  # (2)
-                u[j] = d_u * u_j * (one - u_j)  # (1)
+            d_output((d_out, d_c, u, g, c0), (u, g, d_c))
         multiply(pre, t, 0, 2 * size, w_h, d_state, 0, 0, size, 1, low, high, ADD, no_bias)  # the rest of d_c0
         leave_step(d_state, t, reset, low, high)
 

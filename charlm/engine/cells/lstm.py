@@ -19,8 +19,38 @@ from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
 from charlm.engine.jit import kernel
-from charlm.engine.math import sigmoid, tanh
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply
+from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh
+
+
+@rowwise
+def gates(u: Values, f: Values, o: Values, g: Values, c0: Values) -> tuple[Values, ...]:
+    """Equations (1)-(5): the gates, and c1."""
+    u, f, o = sigmoid(u), sigmoid(f), sigmoid(o)  # (1), (2), (3)
+    g = tanh(g)  # (4)
+    return u, f, o, g, u * g + f * c0  # (5)
+
+
+@rowwise
+def output(o: Values, c1: Values) -> tuple[Values, ...]:
+    """Equation (6): tanh(c1), and a1 for two places. Apart, for `gates` is long enough (24 % of both)."""
+    tanh_c1 = tanh(c1)
+    a1 = o * tanh_c1  # (6)
+    return tanh_c1, a1, a1
+
+
+@rowwise
+def d_gates(
+    d_out: Values, d_a: Values, d_c: Values, u: Values, f: Values, o: Values, g: Values, c0: Values, tanh_c1: Values
+) -> tuple[Values, ...]:
+    """The gradients of the gates' arguments and of c0; each line undoes the line whose number it bears."""
+    d_a1 = d_out + d_a
+    d_o = d_a1 * tanh_c1  # (6)
+    d_c1 = d_c + d_a1 * o * (1 - tanh_c1 * tanh_c1)  # (6)
+    d_u, d_g, d_f, d_c0 = d_c1 * g, d_c1 * u, d_c1 * c0, d_c1 * f  # (5)
+    d_g = d_g * (1 - g * g)  # (4)
+    d_u, d_f, d_o = d_u * u * (1 - u), d_f * f * (1 - f), d_o * o * (1 - o)  # (1), (2), (3)
+    return d_u, d_f, d_o, d_g, d_c0
 
 
 @kernel
@@ -36,8 +66,8 @@ def forward(
         enter_step(state, t, reset, initial, low, high)
         multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
-            gates = pre[t, n]
-            u, f, o, g = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+            a = pre[t, n]
+            u, f, o, g = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
             c0, a1, c1, out, tanh_c1 = (
                 state[t, 1, n],
                 state[t + 1, 0, n],
@@ -45,17 +75,8 @@ def forward(
                 hidden[t, n],
                 saved[t, n],
             )
-            for j in range(size):
-                u_j = sigmoid(u[j])  # (1)
-                f_j = sigmoid(f[j])  # (2)
-                o_j = sigmoid(o[j])  # (3)
-                g_j = tanh(g[j])  # (4)
-                c1[j] = u_j * g_j + f_j * c0[j]  # (5)
-                u[j], f[j], o[j], g[j] = u_j, f_j, o_j, g_j
-            for j in range(size):  # apart: the first loop's chain of sums is long enough (24 % of the gates' time)
-                tanh_j = tanh(c1[j])
-                a1_j = o[j] * tanh_j  # (6)
-                tanh_c1[j], a1[j], out[j] = tanh_j, a1_j, a1_j
+            gates((u, f, o, g, c0), (u, f, o, g, c1))
+            output((o, c1), (tanh_c1, a1, out))
 
 
 @kernel
@@ -63,14 +84,13 @@ def backward(
     d_hidden: Any, d_state: Any, pre: Any, w_h: Any, w_p: Any, state: Any, saved: Any, reset: Any, scratch: Any,
     activation: int, low: int, high: int,
 ) -> None:  # fmt: skip
-    """The steps in reverse; each line undoes the forward line whose number it bears."""
+    """The steps in reverse."""
     steps, _, size = d_hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    one = pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
-            gates = pre[t, n]
-            u, f, o, g = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+            a = pre[t, n]
+            u, f, o, g = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
             c0, tanh_c1, d_out, d_a, d_c = (
                 state[t, 1, n],
                 saved[t, n],
@@ -78,17 +98,7 @@ def backward(
                 d_state[0, n],
                 d_state[1, n],
             )
-            for j in range(size):
-                u_j, f_j, o_j, g_j, tanh_j = u[j], f[j], o[j], g[j], tanh_c1[j]
-                d_a1 = d_out[j] + d_a[j]
-                d_o = d_a1 * tanh_j  # (6)
-                d_c1 = d_c[j] + d_a1 * o_j * (one - tanh_j * tanh_j)  # (6)
-                d_u, d_g, d_f = d_c1 * g_j, d_c1 * u_j, d_c1 * c0[j]  # (5)
-                d_c[j] = d_c1 * f_j  # (5)
-                g[j] = d_g * (one - g_j * g_j)  # (4)
-                o[j] = d_o * o_j * (one - o_j)  # (3)
-                f[j] = d_f * f_j * (one - f_j)  # (2)
-                u[j] = d_u * u_j * (one - u_j)  # (1)
+            d_gates((d_out, d_a, d_c, u, f, o, g, c0, tanh_c1), (u, f, o, g, d_c))
         multiply(pre, t, 0, 4 * size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, no_bias)  # d_a0
         leave_step(d_state, t, reset, low, high)
 

@@ -18,9 +18,38 @@ from __future__ import annotations
 from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
+from charlm.engine.cells.lstm import output
 from charlm.engine.jit import kernel
-from charlm.engine.math import sigmoid, tanh
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply
+from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh
+
+
+@rowwise
+def gates(
+    u: Values, f: Values, o: Values, g: Values, p_u: Values, p_f: Values, p_o: Values, c0: Values
+) -> tuple[Values, ...]:
+    """Equations (1)-(5): the gates, and c1."""
+    u = sigmoid(u + p_u * c0)  # (1)
+    f = sigmoid(f + p_f * c0)  # (2)
+    o = sigmoid(o + p_o * c0)  # (3)
+    g = tanh(g)  # (4)
+    return u, f, o, g, u * g + f * c0  # (5)
+
+
+@rowwise
+def d_gates(
+    d_out: Values, d_a: Values, d_c: Values, u: Values, f: Values, o: Values, g: Values,
+    p_u: Values, p_f: Values, p_o: Values, c0: Values, tanh_c1: Values,
+) -> tuple[Values, ...]:  # fmt: skip
+    """The gradients of the gates' arguments and of c0; each line undoes the line whose number it bears."""
+    d_a1 = d_out + d_a
+    d_o = d_a1 * tanh_c1  # (6)
+    d_c1 = d_c + d_a1 * o * (1 - tanh_c1 * tanh_c1)  # (6)
+    d_u, d_g, d_f, d_c0 = d_c1 * g, d_c1 * u, d_c1 * c0, d_c1 * f  # (5)
+    d_g = d_g * (1 - g * g)  # (4)
+    d_u, d_f, d_o = d_u * u * (1 - u), d_f * f * (1 - f), d_o * o * (1 - o)  # (1), (2), (3)
+    d_c0 = d_c0 + d_o * p_o + d_f * p_f + d_u * p_u  # (3), (2), (1)
+    return d_u, d_f, d_o, d_g, d_c0
 
 
 @kernel
@@ -37,8 +66,8 @@ def forward(
         multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             p_u, p_f, p_o = w_p[0], w_p[1], w_p[2]
-            gates = pre[t, n]
-            u, f, o, g = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+            a = pre[t, n]
+            u, f, o, g = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
             c0, a1, c1, out, tanh_c1 = (
                 state[t, 1, n],
                 state[t + 1, 0, n],
@@ -46,17 +75,8 @@ def forward(
                 hidden[t, n],
                 saved[t, n],
             )
-            for j in range(size):
-                u_j = sigmoid(u[j] + p_u[j] * c0[j])  # (1)
-                f_j = sigmoid(f[j] + p_f[j] * c0[j])  # (2)
-                o_j = sigmoid(o[j] + p_o[j] * c0[j])  # (3)
-                g_j = tanh(g[j])  # (4)
-                c1[j] = u_j * g_j + f_j * c0[j]  # (5)
-                u[j], f[j], o[j], g[j] = u_j, f_j, o_j, g_j
-            for j in range(size):  # apart, as in `lstm`
-                tanh_j = tanh(c1[j])
-                a1_j = o[j] * tanh_j  # (6)
-                tanh_c1[j], a1[j], out[j] = tanh_j, a1_j, a1_j
+            gates((u, f, o, g, p_u, p_f, p_o, c0), (u, f, o, g, c1))
+            output((o, c1), (tanh_c1, a1, out))
 
 
 @kernel
@@ -64,15 +84,14 @@ def backward(
     d_hidden: Any, d_state: Any, pre: Any, w_h: Any, w_p: Any, state: Any, saved: Any, reset: Any, scratch: Any,
     activation: int, low: int, high: int,
 ) -> None:  # fmt: skip
-    """The steps in reverse; each line undoes the forward line whose number it bears."""
+    """The steps in reverse."""
     steps, _, size = d_hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    one = pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
             p_u, p_f, p_o = w_p[0], w_p[1], w_p[2]
-            gates = pre[t, n]
-            u, f, o, g = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+            a = pre[t, n]
+            u, f, o, g = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
             c0, tanh_c1, d_out, d_a, d_c = (
                 state[t, 1, n],
                 saved[t, n],
@@ -80,18 +99,7 @@ def backward(
                 d_state[0, n],
                 d_state[1, n],
             )
-            for j in range(size):
-                u_j, f_j, o_j, g_j, tanh_j = u[j], f[j], o[j], g[j], tanh_c1[j]
-                d_a1 = d_out[j] + d_a[j]
-                d_o = d_a1 * tanh_j  # (6)
-                d_c1 = d_c[j] + d_a1 * o_j * (one - tanh_j * tanh_j)  # (6)
-                d_u, d_g, d_f = d_c1 * g_j, d_c1 * u_j, d_c1 * c0[j]  # (5)
-                g[j] = d_g * (one - g_j * g_j)  # (4)
-                d_o = d_o * o_j * (one - o_j)  # (3)
-                d_f = d_f * f_j * (one - f_j)  # (2)
-                d_u = d_u * u_j * (one - u_j)  # (1)
-                d_c[j] = d_c1 * f_j + d_o * p_o[j] + d_f * p_f[j] + d_u * p_u[j]  # (5), (3), (2), (1)
-                o[j], f[j], u[j] = d_o, d_f, d_u
+            d_gates((d_out, d_a, d_c, u, f, o, g, p_u, p_f, p_o, c0, tanh_c1), (u, f, o, g, d_c))
         multiply(pre, t, 0, 4 * size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, no_bias)  # d_a0
         leave_step(d_state, t, reset, low, high)
 

@@ -14,10 +14,36 @@ from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
 from charlm.engine.jit import kernel
-from charlm.engine.math import tanh
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply
+from charlm.engine.rowwise import Values, relu, rowwise, tanh, where_positive
 
 TANH, RELU = 0, 1
+
+
+@rowwise
+def tanh_output(z: Values) -> tuple[Values, ...]:
+    """Equation (2), for three places."""
+    a1 = tanh(z)  # (2)
+    return a1, a1, a1
+
+
+@rowwise
+def relu_output(z: Values) -> tuple[Values, ...]:
+    """Equation (2), for three places."""
+    a1 = relu(z)  # (2)
+    return a1, a1, a1
+
+
+@rowwise
+def d_tanh(d_out: Values, d_a: Values, a1: Values) -> tuple[Values, ...]:
+    """The gradient of z."""
+    return ((d_out + d_a) * (1 - a1 * a1),)  # (2)
+
+
+@rowwise
+def d_relu(d_out: Values, d_a: Values, a1: Values) -> tuple[Values, ...]:
+    """The gradient of z."""
+    return (where_positive(a1, d_out + d_a),)  # (2)
 
 
 @kernel
@@ -28,7 +54,6 @@ def forward(
     """Equations (1)-(2) over all steps; the arguments are described in `_cell`."""
     steps, rows, size = hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    zero = pre.dtype.type(0)
     a_input = state.reshape(steps + 1, rows, size)
     for t in range(steps):
         enter_step(state, t, reset, initial, low, high)
@@ -36,14 +61,9 @@ def forward(
         for n in range(low, high):
             a, a1, out = pre[t, n], state[t + 1, 0, n], hidden[t, n]
             if activation == TANH:
-                for j in range(size):
-                    a[j] = tanh(a[j])  # (2)
+                tanh_output((a,), (a, a1, out))
             else:
-                for j in range(size):
-                    a[j] = zero if a[j] < zero else a[j]  # (2), and NaN stays NaN
-            for j in range(size):
-                a1[j] = a[j]
-                out[j] = a[j]
+                relu_output((a,), (a, a1, out))
 
 
 @kernel
@@ -51,19 +71,16 @@ def backward(
     d_hidden: Any, d_state: Any, pre: Any, w_h: Any, w_p: Any, state: Any, saved: Any, reset: Any, scratch: Any,
     activation: int, low: int, high: int,
 ) -> None:  # fmt: skip
-    """The steps in reverse; each line undoes the forward line whose number it bears."""
+    """The steps in reverse."""
     steps, _, size = d_hidden.shape
     no_bias = w_p.reshape(w_p.size)  # one dimension, as everywhere: each kind of argument is a compilation
-    zero, one = pre.dtype.type(0), pre.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
             a, d_out, d_a = pre[t, n], d_hidden[t, n], d_state[0, n]
             if activation == TANH:
-                for j in range(size):
-                    a[j] = (d_out[j] + d_a[j]) * (one - a[j] * a[j])  # (2)
+                d_tanh((d_out, d_a, a), (a,))
             else:
-                for j in range(size):
-                    a[j] = d_out[j] + d_a[j] if a[j] > zero else zero  # (2)
+                d_relu((d_out, d_a, a), (a,))
         multiply(pre, t, 0, size, w_h, d_state, 0, 0, size, 1, low, high, ZERO, no_bias)  # (1): d_a0
         leave_step(d_state, t, reset, low, high)
 
