@@ -16,6 +16,7 @@ from charlm.engine.jit import VECTOR_BYTES
 from charlm.engine.matmul import (
     ADD,
     BIAS,
+    FAR,
     K_BLOCK,
     OUTER_BLOCK,
     ROWS,
@@ -124,8 +125,9 @@ def test_offsets_of_steps_rows_and_columns(dtype: type, start: int) -> None:
 @dtypes
 def test_many_steps_and_rows_are_taken_in_blocks(dtype: type) -> None:
     rng = np.random.default_rng(4)
-    # More than A_BLOCK numbers; blocks end within a step.
-    for steps, rows, k, n in ((5, 70, K_BLOCK + 9, 70), (150, 33, 67, 33), (1, 500, 300, 33)):
+    # More than FEW_ROWS rows, in the last case more than MANY_ROWS; blocks end within a step.
+    far = K_BLOCK + 9, FAR // K_BLOCK
+    for steps, rows, k, n in ((5, 70, K_BLOCK + 9, 70), (150, 33, 67, 33), (1, 500, 300, 33), (4, 150, *far)):
         a, b, bias = draw(rng, dtype, steps, rows, k), draw(rng, dtype, k, n), draw(rng, dtype, n)
         c = np.full((steps, rows, n), np.nan, dtype)
         multiply(a, 0, 0, k, packed(b), c, 0, 0, n, steps, 0, rows, BIAS, bias)

@@ -55,8 +55,10 @@ class Vectors:
 
     def mask(self, count: Any, first: int = 0) -> Any:
         """Which lanes, of a vector that begins at number ``first``, lie before ``count``."""
-        numbers = ir.Constant(ir.VectorType(I64, self.lanes), [first + i for i in range(self.lanes)])
-        return self.builder.icmp_signed("<", numbers, self.splat(count, I64))
+        most = self.constant(1 << 30)  # more than any lane: 32 bits need one comparison where 64 need five instructions
+        bound = self.builder.select(self.builder.icmp_signed("<", count, most), count, most)
+        numbers = ir.Constant(ir.VectorType(I32, self.lanes), [first + i for i in range(self.lanes)])
+        return self.builder.icmp_signed("<", numbers, self.splat(self.builder.trunc(bound, I32), I32))
 
     def load(self, address: Any, mask: Any = None) -> Any:
         """A vector; 0 in the lanes outside ``mask``, whose memory is not touched."""
