@@ -128,10 +128,11 @@ def test_many_steps_and_rows_are_taken_in_blocks(dtype: type) -> None:
     # More than FEW_ROWS rows, in the last case more than MANY_ROWS; blocks end within a step.
     far = K_BLOCK + 9, FAR // K_BLOCK
     for steps, rows, k, n in ((5, 70, K_BLOCK + 9, 70), (150, 33, 67, 33), (1, 500, 300, 33), (4, 150, *far)):
-        a, b, bias = draw(rng, dtype, steps, rows, k), draw(rng, dtype, k, n), draw(rng, dtype, n)
-        c = np.full((steps, rows, n), np.nan, dtype)
-        multiply(a, 0, 0, k, packed(b), c, 0, 0, n, steps, 0, rows, BIAS, bias)
-        assert_product(c, a, b, bias)
+        a, b, bias, old = (draw(rng, dtype, *shape) for shape in ((steps, rows, k), (k, n), (n,), (steps, rows, n)))
+        for start, first in ((ZERO, 0.0), (ADD, old), (BIAS, bias)):
+            c = old.copy()
+            multiply(a, 0, 0, k, packed(b), c, 0, 0, n, steps, 0, rows, start, bias)
+            assert_product(c, a, b, first)
 
 
 @dtypes

@@ -34,9 +34,9 @@ __all__ = [
 ]
 
 K_BLOCK = 1024  # rows of a panel used in one go, at most: 64 KB, with vectors of 512 bits 256 KB
-# Rows of the left-hand matrix used in one go: few, so that what is written stays near until the next panel writes
-# beside it (3 to 9 % of such a product), and many where a right-hand matrix of more than FAR numbers, which is in no
-# near cache, is read less often for it (up to 7 %)
+# Rows of the left-hand matrix used in one go, in whole tiles: few, so that what is written stays near until the next
+# panel writes beside it (3 to 9 % of such a product), and many where a right-hand matrix of more than FAR numbers,
+# which is in no near cache, is read less often for it (up to 7 %)
 FEW_ROWS, MANY_ROWS, FAR = 128, 512, 1 << 20
 OUTER_BLOCK = 400  # rows summed in one go by `accumulate_outer`, as far as OUTER_NUMBERS allows; a step is never cut
 PANELS = max(1, 256 // (VECTORS * VECTOR_BYTES))  # packed in one go: 256 bytes of a row

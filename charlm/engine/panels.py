@@ -54,11 +54,12 @@ class Vectors:
         return self.builder.shuffle_vector(lane, undefined, order)
 
     def mask(self, count: Any, first: int = 0) -> Any:
-        """Which lanes, of a vector that begins at number ``first``, lie before ``count``."""
-        most = self.constant(1 << 30)  # more than any lane: 32 bits need one comparison where 64 need five instructions
-        bound = self.builder.select(self.builder.icmp_signed("<", count, most), count, most)
+        """Which lanes, of a vector that begins at number ``first``, lie before ``count``, which fits 32 bits.
+
+        They need one comparison, 64 bits five instructions.
+        """
         numbers = ir.Constant(ir.VectorType(I32, self.lanes), [first + i for i in range(self.lanes)])
-        return self.builder.icmp_signed("<", numbers, self.splat(self.builder.trunc(bound, I32), I32))
+        return self.builder.icmp_signed("<", numbers, self.splat(self.builder.trunc(count, I32), I32))
 
     def load(self, address: Any, mask: Any = None) -> Any:
         """A vector; 0 in the lanes outside ``mask``, whose memory is not touched."""

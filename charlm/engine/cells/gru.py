@@ -40,7 +40,7 @@ def output(u: Values, g: Values, c0: Values) -> tuple[Values, ...]:
 
 @rowwise
 def d_output(d_out: Values, d_c: Values, u: Values, g: Values, c0: Values) -> tuple[Values, ...]:
-    """The gradients of the update gate's and the candidate's argument, and of c0 as far as (5)."""
+    """The gradients of the update gate's and the candidate's argument, and of c0 by (5)."""
     d_c1 = d_out + d_c
     d_u, d_g, d_c0 = d_c1 * (g - c0), d_c1 * u, d_c1 * (1 - u)  # (5)
     return d_u * u * (1 - u), d_g * (1 - g * g), d_c0  # (1), (4)
@@ -48,7 +48,7 @@ def d_output(d_out: Values, d_c: Values, u: Values, g: Values, c0: Values) -> tu
 
 @rowwise
 def d_reset(d_q: Values, d_c0: Values, r: Values, c0: Values) -> tuple[Values, ...]:
-    """The gradients of the reset gate's argument, and of c0 as far as (3)."""
+    """The gradients of the reset gate's argument, and of c0 by (3), added to what it is."""
     return d_q * c0 * r * (1 - r), d_c0 + d_q * r  # (3), (2)
 
 

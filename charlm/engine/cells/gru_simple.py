@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
-from charlm.engine.cells.gru import d_output
+from charlm.engine.cells.gru import d_output  # whose (1), (4) and (5) are (1), (2) and (3) here
 from charlm.engine.jit import kernel
 from charlm.engine.matmul import ADD, accumulate_outer, multiply
 from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh

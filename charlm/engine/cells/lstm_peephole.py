@@ -66,8 +66,8 @@ def forward(
         multiply(a_input, 2 * t, 0, size, w_h, pre, t, 0, 4 * size, 1, low, high, ADD, no_bias)
         for n in range(low, high):
             p_u, p_f, p_o = w_p[0], w_p[1], w_p[2]
-            a = pre[t, n]
-            u, f, o, g = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
+            row = pre[t, n]
+            u, f, o, g = row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
             c0, a1, c1, out, tanh_c1 = (
                 state[t, 1, n],
                 state[t + 1, 0, n],
@@ -90,8 +90,8 @@ def backward(
     for t in range(steps - 1, -1, -1):
         for n in range(low, high):
             p_u, p_f, p_o = w_p[0], w_p[1], w_p[2]
-            a = pre[t, n]
-            u, f, o, g = a[:size], a[size : 2 * size], a[2 * size : 3 * size], a[3 * size :]
+            row = pre[t, n]
+            u, f, o, g = row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
             c0, tanh_c1, d_out, d_a, d_c = (
                 state[t, 1, n],
                 saved[t, n],
