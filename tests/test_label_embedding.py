@@ -11,7 +11,6 @@ import pytest
 
 from charlm.engine import cells, layers, optimise
 from charlm.engine.threads import Team
-from charlm.models import language_model
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.models.stack import Batch
 from charlm.workflows.decoding import Truncation
@@ -114,8 +113,7 @@ def test_planted_faults_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_threads_change_no_bit(teams: list[Team], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("charlm.models.inference.SMALL_WORK", 0)
-    for symbols, small_table in ((70, 0), (17, 200)):
-        monkeypatch.setattr(language_model, "SMALL_TABLE", small_table)
+    for symbols in (70, 17):
         problem = problem_of("lstm", sizes=(5, 9, 13, 40, symbols, 2), dropout="each")
         results: list[list[Any]] = []
         for team in teams:

@@ -89,10 +89,9 @@ def test_float32_is_near_float64() -> None:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", cells.names())
-def test_threads_change_no_bit(name: str, tied: bool, teams: list[Team], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_change_no_bit(name: str, tied: bool, teams: list[Team]) -> None:
     """9 rows and 3 rows, weights of several panels; a team of 4 leaves one of its threads without rows."""
-    for steps, rows, symbols, small_table in ((5, 9, 70, 0), (5, 3, 17, 200)):
-        monkeypatch.setattr(language_model, "SMALL_TABLE", small_table)
+    for steps, rows, symbols in ((5, 9, 70), (5, 3, 17)):
         problem = model_problem(
             name,
             first_activation(name),

@@ -162,7 +162,7 @@ class Pieces:
         self._lock = threading.Lock()
 
     def reach(self, stage: int) -> None:
-        """This thread has done its share of what the pieces of a stage need."""
+        """One share of what the pieces of a stage need is done; there are as many as threads."""
         with self._lock:
             self._missing[stage] -= 1
             if self._missing[stage] == 0:

@@ -250,34 +250,38 @@ class Stack:
                 )  # fmt: skip
 
     def weight_gradients(self) -> list[tuple[int, Task]]:
-        """What adds a share of the gradients of the layers' weights and biases, and sums the table's.
+        """What adds a share of the gradients of the layers' weights and biases, but for what `sum_table` sums.
 
         Returns:
             From the top down: the layer through which all rows must have passed before, and the task.
         """
         tasks: list[tuple[int, Task]] = []
         for i in reversed(range(self.config.num_layers)):
-            tasks += [(i, self.layers[i].sum_gradients), (i, partial(self._sum_input_gradients, i))]
+            tasks.append((i, self.layers[i].sum_gradients))
+            if i > 0:
+                tasks.append((i, partial(self._sum_input_gradients, i)))
         return tasks
 
     def _sum_input_gradients(self, i: int, part: int, parts: int) -> None:
         assert self.gradients is not None
         layer, size = self.layers[i], self.config.hidden_size
-        if i == 0:
-            self.projection.sum_gradients(self.embedded, layer.pre, self.index, part, parts)
-        else:
-            matmul.accumulate_outer(
-                self.layers[i - 1].hidden, 0, self.rows * size, size, layer.pre, 0, self.columns,
-                self.gradients[f"{layer.path}/w_x"], 0, self.gradients[f"{layer.path}/b"], part, parts,
-            )  # fmt: skip
+        matmul.accumulate_outer(
+            self.layers[i - 1].hidden, 0, self.rows * size, size, layer.pre, 0, self.columns,
+            self.gradients[f"{layer.path}/w_x"], 0, self.gradients[f"{layer.path}/b"], part, parts,
+        )  # fmt: skip
+
+    def sum_table(self, part: int, parts: int) -> None:
+        """Sum this thread's columns of the table's gradient, and what flows from them to w_x and b."""
+        self.projection.sum_gradients(self.embedded, self.layers[0].pre, self.index, part, parts)
 
     def sum_gradients(self, part: int, parts: int) -> None:
-        """All of `weight_gradients`, where all rows have passed through all layers."""
+        """All of `weight_gradients` and `sum_table`, where all rows have passed through all layers."""
         for _, task in self.weight_gradients():
             task(part, parts)
+        self.sum_table(part, parts)
 
     def finish_gradients(self, part: int, parts: int) -> None:
-        """This thread's share of how the table's gradient flows to the embedding."""
+        """This thread's share of how the table's gradient, when all of it is there, flows to the embedding."""
         assert self.gradients is not None
         self.projection.finish_gradients(self.d_embedded, part, parts)
         low, high = share(self.ids.size, part, parts)

@@ -14,13 +14,17 @@ from charlm.models.parameters import Array, Parameters
 
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
 MOMENTUM = 0.9
+SMALL = 20  # blocks of squares, 0.1 ms, which one thread has summed before it would have woken others
 
 
 def gradient_norm(gradients: Array, team: Team) -> float:
     """The Euclidean norm of all gradients, summed in float64 in an order that does not depend on the threads."""
     blocks = -(-gradients.size // optimise.BLOCK)
     sums = np.empty(blocks)
-    team.run(lambda part, parts: optimise.squares(gradients, sums, *share(blocks, part, parts)))
+    if blocks < SMALL:
+        optimise.squares(gradients, sums, 0, blocks)
+    else:
+        team.run(lambda part, parts: optimise.squares(gradients, sums, *share(blocks, part, parts)))
     return math.sqrt(float(sums.sum()))
 
 
