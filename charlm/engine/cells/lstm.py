@@ -42,8 +42,7 @@ def output(o: Values, c1: Values) -> tuple[Values, ...]:
     return tanh_c1, a1, a1
 
 
-@rowwise
-def d_gates(
+def d_arguments(
     d_out: Values, d_a: Values, d_c: Values, u: Values, f: Values, o: Values, g: Values, c0: Values, tanh_c1: Values
 ) -> tuple[Values, ...]:
     """The gradients of the gates' arguments and of c0; each line undoes the line whose number it bears."""
@@ -54,6 +53,9 @@ def d_gates(
     d_g = d_g * (1 - g * g)  # (4)
     d_u, d_f, d_o = d_u * u * (1 - u), d_f * f * (1 - f), d_o * o * (1 - o)  # (1), (2), (3)
     return d_u, d_f, d_o, d_g, d_c0
+
+
+d_gates = rowwise(d_arguments)
 
 
 @kernel

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from charlm.engine.cells._cell import Cell, enter_step, leave_step
-from charlm.engine.cells.lstm import output
+from charlm.engine.cells.lstm import d_arguments, output
 from charlm.engine.jit import kernel
 from charlm.engine.matmul import ADD, ZERO, accumulate_outer, multiply
 from charlm.engine.rowwise import Values, rowwise, sigmoid, tanh
@@ -42,12 +42,7 @@ def d_gates(
     p_u: Values, p_f: Values, p_o: Values, c0: Values, tanh_c1: Values,
 ) -> tuple[Values, ...]:  # fmt: skip
     """The gradients of the gates' arguments and of c0; each line undoes the line whose number it bears."""
-    d_a1 = d_out + d_a
-    d_o = d_a1 * tanh_c1  # (6)
-    d_c1 = d_c + d_a1 * o * (1 - tanh_c1 * tanh_c1)  # (6)
-    d_u, d_g, d_f, d_c0 = d_c1 * g, d_c1 * u, d_c1 * c0, d_c1 * f  # (5)
-    d_g = d_g * (1 - g * g)  # (4)
-    d_u, d_f, d_o = d_u * u * (1 - u), d_f * f * (1 - f), d_o * o * (1 - o)  # (1), (2), (3)
+    d_u, d_f, d_o, d_g, d_c0 = d_arguments(d_out, d_a, d_c, u, f, o, g, c0, tanh_c1)  # (6) to (1), as in `lstm`
     d_c0 = d_c0 + d_o * p_o + d_f * p_f + d_u * p_u  # (3), (2), (1)
     return d_u, d_f, d_o, d_g, d_c0
 
