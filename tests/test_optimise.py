@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from charlm.engine.optimise import BLOCK, adamw, clip_values, sgd, squares
+from charlm.engine.threads import Team
+from charlm.training.optimiser import SMALL, gradient_norm
 from tests.engine_harness import same_bits
 
 Array = NDArray[Any]
@@ -98,6 +100,14 @@ def test_squares(dtype: type, size: int) -> None:
         for first, last in shares(blocks, parts):
             squares(values, shared, first, last)
         assert same_bits(shared, whole)
+
+
+@pytest.mark.parametrize("blocks", [1, SMALL - 1, SMALL, SMALL + 3])
+def test_the_norm_is_the_same_by_any_number_of_threads(blocks: int, teams: list[Team]) -> None:
+    gradients = np.random.default_rng(blocks).standard_normal(blocks * BLOCK - 5).astype(np.float32)
+    norms = [gradient_norm(gradients, team) for team in teams]
+    assert norms[0] == pytest.approx(np.linalg.norm(gradients.astype(np.float64)), rel=1e-12)
+    assert norms == norms[:1] * len(teams)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -22,7 +22,7 @@ dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 @rowwise
 def mixed(x: Values, y: Values) -> tuple[Values, ...]:
-    return x * 2 + y, 1 - x, y - 3, relu(x), where_positive(x, y)
+    return 2 * x + y, 1 - x, 1 + y * 2 - 4, relu(x), where_positive(x, y)
 
 
 @rowwise
@@ -50,7 +50,7 @@ def numbers(seed: int, size: int, dtype: type) -> Array:
 def test_operators_and_functions(size: int, dtype: type) -> None:
     x, y, found = numbers(1, size, dtype), numbers(2, size, dtype), np.full((5, size), np.nan, dtype)
     mix(x, y, found)
-    expected = [x * 2 + y, 1 - x, y - 3, np.maximum(x, 0), np.where(x > 0, y, 0)]
+    expected = [2 * x + y, 1 - x, 1 + y * 2 - 4, np.maximum(x, 0), np.where(x > 0, y, 0)]
     np.testing.assert_array_equal(found, expected)
 
 
@@ -93,5 +93,12 @@ def test_rows_of_another_kind_are_refused(of: str) -> None:
         "integers": np.zeros(8, np.int32),
         "every second number": np.zeros(16, np.float32)[::2],
     }[of]
+    with pytest.raises(TypingError):
+        exchange(x, y, 0, 8)
+
+
+def test_a_row_that_may_not_be_written_is_refused() -> None:
+    x, y = np.zeros(8, np.float32), np.zeros(8, np.float32)
+    y.setflags(write=False)
     with pytest.raises(TypingError):
         exchange(x, y, 0, 8)

@@ -7,7 +7,7 @@
     mixed((x, y), (s, z))  # in a kernel: s[j], z[j] = ... for each j
 
 The equations are written once, over `Values`, with +, - and * as between numbers. Loops in Python that Numba compiles
-take 1.2 (LSTM forward) to 1.4 times (backward) as long, vectors of 256 bits: at each row they ask which of its arrays
+take 1.2 (LSTM forward) to 1.5 times (backward) as long, vectors of 256 bits: at each row they ask which of its arrays
 overlap, they load constants anew for each vector, and the last numbers, which fill no vector, go one by one.
 """
 
