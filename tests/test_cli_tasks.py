@@ -394,7 +394,7 @@ def test_a_label_never_seen_is_always_wrong(folder: Path) -> None:
 
 def test_unknown_tokens_are_told(folder: Path) -> None:
     result = run("predict", folder / "classify.npz", text="\u6771\u4eac\n")
-    assert "2 of 2 tokens are unknown to the model" in result.stderr
+    assert "2 of 2 tokens unknown to the model" in result.stderr
 
 
 def test_many_labels_of_two_lines_each(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_token_file(tmp_path: Path, model: str, text: str) -> None:
         stored = str(tmp_path / "t.tokens")
         assert spelt(stored, model) == spelt(text, model)
         assert spelt(stored, model, "skip") == spelt(text, model, "skip")
-    with pytest.raises(InputError, match="holds 1 tokens that are not in the model's vocabulary"):
+    with pytest.raises(InputError, match="holds 1 token not in the model's vocabulary"):
         spelt(stored, model, "error")
     corpus, _ = load([text], loaded.tokenizer)
     token_file.write(tmp_path / "t.tokens", corpus)

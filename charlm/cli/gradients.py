@@ -10,6 +10,7 @@ import click
 from charlm.cli.options import cell_names, text_options, threads_option
 from charlm.cli.output import Output, can_show, say
 from charlm.cli.progress import announce_compilation, new_bar
+from charlm.wording import counted
 
 if TYPE_CHECKING:
     from charlm.workflows.gradients import Clipping, Gradients
@@ -99,7 +100,7 @@ def _report(result: Gradients) -> str:
 
     curves, across, up = points(result)
     count = max(curve.positions for curve in result.curves)
-    head = f"|d loss<t> / d s<t-k>|, mean over {count:,} tokens of {display_name(result.corpus)}\n\n"
+    head = f"|d loss<t> / d s<t-k>|, mean over {counted(count, 'token')} of {display_name(result.corpus)}\n\n"
     told = [f"{curve.name}: {_clipping(curve.clipping)}" for curve in result.curves if curve.model is not None]
     drawing = panels(curves, across, up, ascii_only=not can_show(BLOCKS))
     return "\n".join([head + drawing, _table(result), *told]).rstrip()

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from charlm.cli.output import Output, can_show, on_one_line
+from charlm.wording import counted
 
 EPILOG = """\b
 Examples:
@@ -226,7 +227,7 @@ class _Report:
             for name, curve in curves.items() if curve
         }  # fmt: skip
         up = Axis("", low, high if high > low else low + 1, label="{:.3f}".format)
-        across = Axis(f"epochs, {len(history):,} validations", first, last)
+        across = Axis(f"epochs, {counted(len(history), 'validation')}", first, last)
         yield from panels(shown, across, up, width=self.width, ascii_only=not can_show(BLOCKS)).splitlines()
         yield ""
 
@@ -240,7 +241,8 @@ class _Report:
             shown = f"{best['judged_on']} {unit_of(best['unit'] or 'unit')(best['nats_per_unit'])}"
             shown += "" if best["error"] is None else f", error {best['error']:.2%}"
             shown += "" if best["epoch"] is None else f", after {best['epoch']:.1f} epochs"
-            yield from self._field("best", shown + ("" if best["step"] is None else f", {best['step']:,} steps"))
+            shown += "" if best["step"] is None else f", {counted(best['step'], 'step')}"
+            yield from self._field("best", shown)
         if standing is not None:
             yield from self._standing(standing)
 

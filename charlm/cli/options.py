@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from charlm.cli.output import say
+from charlm.wording import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,8 +92,7 @@ def threads_within_reach(ctx: click.Context, parameter: click.Parameter, threads
     cores = available_cores() if threads is not None else 0
     if threads is None or threads <= cores:
         return threads
-    noun = "core" if cores == 1 else "cores"
-    say(f"charlm: --threads {threads}: this process may use {cores} {noun}; using {cores}")
+    say(f"charlm: --threads {threads}: this process may use {counted(cores, 'core')}; using {cores}")
     return cores
 
 

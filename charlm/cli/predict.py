@@ -11,6 +11,7 @@ import click
 from charlm.cli.options import raw_option, threads_option
 from charlm.cli.output import Output, say, tell_who_types
 from charlm.cli.progress import announce_compilation
+from charlm.wording import counted
 
 if TYPE_CHECKING:
     from charlm.workflows.predictors.labels import Labelling
@@ -110,7 +111,7 @@ def predict(
         output.write("".join(shown(window)))
         output.flush()
     if predictor.unknowns:
-        predictor.warn(f"{predictor.unknowns:,} of {predictor.tokens:,} tokens are unknown to the model")
+        predictor.warn(f"{predictor.unknowns:,} of {counted(predictor.tokens, 'token')} unknown to the model")
 
 
 def _label_rows(window: Iterable[Labelling]) -> Iterator[str]:

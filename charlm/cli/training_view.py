@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from charlm.cli.output import say, visible
 from charlm.cli.progress import new_bar
 from charlm.units import nats_to_bits, perplexity
+from charlm.wording import counted
 
 if TYPE_CHECKING:
     from charlm.training.loop import StepDone, Trainer, Validated
@@ -90,7 +91,7 @@ class TrainingView:
         config = plan.config
         for number, line in enumerate(plan.material.described()):
             self._line(f"{'      ' if number else 'text: '}{line}")
-        layers = "1 layer" if config.num_layers == 1 else f"{config.num_layers} layers"
+        layers = counted(config.num_layers, "layer")
         self._line(
             f"model: {config.cell}, {layers} of {config.hidden_size}, embedding {config.embedding_size}: "
             f"{trainer.state.parameters.count:,} parameters"
@@ -164,8 +165,8 @@ class TrainingView:
         if self.best:
             found = f"; best {self.best}"
         self._line(
-            f"{result.reason}: {result.steps:,} steps, {result.tokens:,} {self.counted} in {result.seconds:.1f} s "
-            f"({result.tokens_per_second:,.0f} {self.counted}/s){found}"
+            f"{result.reason}: {counted(result.steps, 'step')}, {result.tokens:,} {self.counted} "
+            f"in {result.seconds:.1f} s ({result.tokens_per_second:,.0f} {self.counted}/s){found}"
         )
         self._line(f"{request.output} is ready. Try: charlm {self.next_command(output)}")
 

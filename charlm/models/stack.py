@@ -5,9 +5,11 @@ The work of a training step falls into phases, each run by all threads at once:
     prepare    each thread packs its share of the weights; the first layer's input projection becomes a table:
                one row for each distinct id of the batch, embedding @ w_x + b
     forward, backward     each thread takes its own rows of the batch through all steps and layers
-    gradients  each thread sums its own share of every weight's gradient, over all rows in one order; or takes piece
-               after piece as soon as all rows have passed back through a layer, see `weight_gradients`
-    finish     the gradient of the table flows on to the embedding; by one thread if it is small
+    gradients  each thread sums its own share of every weight's gradient, over all rows in one order
+    finish     the gradient of the table flows on to the embedding
+
+Of the last two a language model makes pieces: a thread that is ready takes the next as soon as all rows have passed back
+through a layer, see `weight_gradients`.
 
 So the bits of a result do not depend on the number of threads.
 """

@@ -23,6 +23,7 @@ from charlm.training.options import TrainingOptions
 from charlm.training.schedule import PLATEAU_FACTOR, rate_factor
 from charlm.training.state import Progress, TrainingState, Window
 from charlm.training.task import Example, TrainingTask
+from charlm.wording import counted
 
 SNAPSHOT_STEPS = 200  # between the states in memory to which a divergence goes back
 EXPLODED = 2.0  # times the loss of guessing or the first loss, plus 1 nat: above it is a divergence
@@ -162,12 +163,12 @@ class Trainer:
         """Why the training is over, if it is."""
         progress, options = self.state.progress, self.options
         if self.total_steps is not None and progress.step >= self.total_steps:
-            return f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'} done"
+            return f"{counted(progress.epoch, 'epoch')} done"
         if options.time_seconds is not None and progress.seconds >= options.time_seconds:
             unit = "second is" if options.time_seconds == 1 else "seconds are"
             return f"{options.time_seconds:g} {unit} over"
         if options.patience is not None and progress.unimproved >= options.patience:
-            return f"no improvement in {progress.unimproved} validations"
+            return f"no improvement in {counted(progress.unimproved, 'validation')}"
         return None
 
     def _examples(self) -> Iterator[Example]:

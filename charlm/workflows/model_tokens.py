@@ -12,6 +12,7 @@ from charlm.text.spool import Ids, Spool
 from charlm.text.tokenizer import NEWLINE
 from charlm.text.unknown import column, unknown_message
 from charlm.text.vocabulary import UNK_ID
+from charlm.wording import counted
 from charlm.workflows.model_files import LoadedModel
 from charlm.workflows.scoring_batches import Text, encode, line_windows, paragraph_windows
 
@@ -49,7 +50,7 @@ def _stored_tokens(path: str, loaded: LoadedModel, on_unknown: str) -> Ids:
     corpus, _ = load([path], loaded.tokenizer, vocabulary=loaded.vocabulary)
     if on_unknown == "error" and corpus.counts.unknowns:
         raise InputError(
-            f"{path}: holds {corpus.counts.unknowns:,} tokens that are not in the model's vocabulary; "
+            f"{path}: holds {counted(corpus.counts.unknowns, 'token')} not in the model's vocabulary; "
             "use --on-unknown skip or unk"
         )
     return corpus.tokens[corpus.tokens != UNK_ID] if on_unknown == "skip" else corpus.tokens

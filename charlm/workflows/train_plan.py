@@ -12,6 +12,7 @@ from charlm import checkpoint
 from charlm.errors import CheckpointError, UsageError
 from charlm.training import defaults
 from charlm.training.options import RANGES, TrainingOptions
+from charlm.wording import counted
 from charlm.workflows.model_files import check_weights
 from charlm.workflows.task_names import NOUNS, task_of
 from charlm.workflows.tasks.find import MATERIALS
@@ -127,7 +128,7 @@ class Plan:
         """Options that follow from the number of steps."""
         course = self.material.course(options)
         if course.rows < options.batch_size:
-            rows = f"{course.rows} {'row' if course.rows == 1 else 'rows'}"
+            rows = counted(course.rows, "row")
             self.remarks.append(f"the text is shorter than a batch: {rows} instead of {options.batch_size}")
             self.chosen["batch_size"] = (course.rows, "the text has no more")
             options = replace(options, batch_size=course.rows)

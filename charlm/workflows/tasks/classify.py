@@ -16,6 +16,7 @@ from charlm.text.labels import SOME, some_of
 from charlm.training import defaults
 from charlm.training.collections import Labelled, LabelledCollection
 from charlm.training.sequence_task import ClassifyTask
+from charlm.wording import counted
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
 from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.train_request import Chosen
@@ -86,8 +87,8 @@ class ClassifyMaterial(WholeMaterial):
         held = ", none held out" if valid is None else f", {valid.counts.sequences:,} held out"
         share = f", {counts.unknown_rate:.2%} unknown" if counts.unknowns else ""
         return [
-            f"{counts.sequences:,} texts of {counts.tokens:,} tokens{held}; {self.labels.size:,} labels, "
-            f"{self.train.vocabulary.size:,} symbols{share}"
+            f"{counted(counts.sequences, 'text')} of {counted(counts.tokens, 'token')}{held}; "
+            f"{counted(self.labels.size, 'label')}, {counted(self.train.vocabulary.size, 'symbol')}{share}"
         ]
 
     def error(self, model: Classifier, found: list[int]) -> float:

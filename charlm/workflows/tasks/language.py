@@ -16,6 +16,7 @@ from charlm.text.corpus import Corpus, load
 from charlm.training import defaults
 from charlm.training.language_task import LanguageTask
 from charlm.training.options import TrainingOptions
+from charlm.wording import counted
 from charlm.workflows.label_side import LabelSide
 from charlm.workflows.sample import Sample, SampleOptions, sample
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, Course, Material, check_activation
@@ -138,12 +139,12 @@ class LanguageMaterial(Material):
         held = ", none held out" if self.valid is None else f", {self.valid.tokens.size:,} held out"
         share = f", {counts.unknown_rate:.2%} unknown" if counts.unknowns else ""
         lines = [
-            f"{train.tokens.size:,} tokens in {counts.sequences:,} sequences{held}; "
-            f"{train.vocabulary.size:,} symbols{share}"
+            f"{counted(train.tokens.size, 'token')} in {counted(counts.sequences, 'sequence')}{held}; "
+            f"{counted(train.vocabulary.size, 'symbol')}{share}"
         ]
         if self.side is not None:
-            lines.append(f"{self.side.labels.size:,} labels")
-        return [*lines, f"{counts.blank_lines:,} blank lines skipped"] if counts.blank_lines else lines
+            lines.append(counted(self.side.labels.size, "label"))
+        return [*lines, f"{counted(counts.blank_lines, 'blank line')} skipped"] if counts.blank_lines else lines
 
     def glimpse(self, model: LanguageModel, seed: int) -> str:
         """A little text of the model's; of one that is given a label, a text of each of a few labels."""

@@ -16,6 +16,7 @@ from charlm.text.tokenizer import Tokenizer
 from charlm.training import defaults
 from charlm.training.collections import Tagged, TaggedCollection
 from charlm.training.sequence_task import TagTask
+from charlm.wording import counted
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
 from charlm.workflows.tasks.reading import Reading
 from charlm.workflows.tasks.whole import WholeMaterial
@@ -94,8 +95,9 @@ class TagMaterial(WholeMaterial):
         counts, valid = self.train.counts, self.valid
         held = ", none held out" if valid is None else f", {valid.counts.sentences:,} held out"
         return [
-            f"{counts.sentences:,} sentences of {counts.tokens:,} tokens{held}; {self.labels.size:,} tags, "
-            f"{self.lexicon.words.size:,} words, {counts.unknown_rate:.2%} unknown"
+            f"{counted(counts.sentences, 'sentence')} of {counted(counts.tokens, 'token')}{held}; "
+            f"{counted(self.labels.size, 'tag')}, {counted(self.lexicon.words.size, 'word')}, "
+            f"{counts.unknown_rate:.2%} unknown"
         ]
 
     def error(self, model: Tagger, found: list[list[int]]) -> float:

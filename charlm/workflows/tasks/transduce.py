@@ -17,6 +17,7 @@ from charlm.text.pairs import PairCorpus, Side, load_pairs
 from charlm.training import defaults
 from charlm.training.collections import PairCollection, Paired
 from charlm.training.sequence_task import EVALUATION_ROWS, TransduceTask
+from charlm.wording import counted
 from charlm.workflows.tasks.material import COMMON_MODEL_OPTIONS, check_activation
 from charlm.workflows.tasks.whole import WholeMaterial
 from charlm.workflows.train_request import Chosen
@@ -91,10 +92,11 @@ class TransduceMaterial(WholeMaterial):
         """See `Material`."""
         counts, valid = self.train.counts, self.valid
         held = ", none held out" if valid is None else f", {valid.counts.pairs:,} held out"
+        source, target = self.train.source.vocabulary.size, self.train.target.vocabulary.size
         return [
-            f"{counts.pairs:,} pairs{held}; sources of {counts.source_tokens / counts.pairs:.1f} tokens, "
-            f"{self.train.source.vocabulary.size:,} symbols; targets of {counts.target_tokens / counts.pairs:.1f}, "
-            f"{self.train.target.vocabulary.size:,} symbols"
+            f"{counted(counts.pairs, 'pair')}{held}; "
+            f"sources of {counts.source_tokens / counts.pairs:.1f} tokens, {counted(source, 'symbol')}; "
+            f"targets of {counts.target_tokens / counts.pairs:.1f}, {counted(target, 'symbol')}"
         ]
 
     def error(self, model: Transducer, found: list[None]) -> float:
