@@ -361,7 +361,7 @@ def test_another_task_on_resuming(folder: Path, tmp_path: Path) -> None:
     line = fails("train", folder / "classify.txt", "-o", out, "--resume", "--task", "tag", code=2)
     assert "--task tag: this training began with classify" in line
     line = fails("train", folder / "classify.txt", "-o", out, "--resume", "--bidirectional", code=2)
-    assert "this training began with False" in line
+    assert "--bidirectional: this training began without it; resume without the option, or begin anew" in line
 
 
 # What a careless user gives

@@ -550,18 +550,49 @@ def test_an_unfinished_training_is_not_lost(unfinished: str) -> None:
         (["--dropout", "0.9"], "0.", "--dropout 0.9"),
         (["--optimizer", "sgd"], "adamw", "--optimizer sgd"),
         (["--schedule", "plateau"], "cosine", "--schedule plateau"),
-        (["--tie-weights"], "False", "--tie-weights True"),
+        (["--tie-weights"], "without it", "--tie-weights"),
         (["--level", "word"], "char", "--level word"),
         (["--sequence", "file"], "line", "--sequence file"),
-        (["--lowercase"], "False", "--lowercase True"),
+        (["--lowercase"], "without it", "--lowercase"),
         (["--min-count", "3"], "1", "--min-count 3"),
-        (["--vocab-size", "4"], "None", "--vocab-size 4"),
+        (["--vocab-size", "4"], "without it", "--vocab-size 4"),
         (["--valid-frac", "0.2"], "0.1", "--valid-frac 0.2"),
     ],
 )
 def test_options_cannot_change(unfinished: str, options: list[str], began: str, now: str) -> None:
     line = failure("text.txt", "-o", unfinished, "--resume", *options, code=2, small=False)
-    assert f"{now}: this training began with {began}" in line
+    assert f"{now}: this training began {began if began == 'without it' else f'with {began}'}" in line
+    # Sizes and vocabulary are the model's, which --init-from brings along.
+    can_begin = options[0] in (
+        "--lr",
+        "--batch-size",
+        "--bptt",
+        "--seed",
+        "--dropout",
+        "--optimizer",
+        "--schedule",
+        "--valid-frac",
+    )
+    assert ("--init-from" in line) == can_begin
+
+
+def test_an_end_that_is_over_is_refused_or_told() -> None:
+    assert charlm(*SMALL, "text.txt", "-o", "m.npz", "--time", "0.3s").exit_code == 0
+    assert "0.1s: " in failure("text.txt", "-o", "m.npz", "--resume", "--time", "0.1s", code=2, small=False)
+    result = charlm("text.txt", "-o", "m.npz", "--resume", "--quiet")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "charlm: nothing was left to do: 0.3 seconds are over; --epochs, --time and --patience set the end\n"
+    )
+    result = charlm("text.txt", "-o", "m.npz", "--resume", "--quiet", "--time", "0.6s")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_model_that_is_there_is_told_of_before_it_is_replaced() -> None:
+    first = charlm(*SMALL, "text.txt", "-o", "m.npz", "--epochs", 1)
+    again = charlm(*SMALL, "text.txt", "-o", "m.npz", "--epochs", 1)
+    assert "is there already" not in first.stderr
+    assert "m.npz is there already, and will be replaced\n" in again.stderr
 
 
 def test_the_same_options_may_be_given_again(unfinished: str) -> None:
@@ -575,7 +606,7 @@ def test_the_text_cannot_change(unfinished: str) -> None:
     message = "the corpus is not the one this training began with (SHA-256 "
     assert message in failure("other.txt", "-o", unfinished, "--resume", small=False)
     for other in ("text.txt", "other.txt"):
-        assert f"--valid {other}: this training began with --valid-frac 0.1; resume without it" in failure(
+        assert f"--valid {other}: this training began with --valid-frac 0.1; resume without the option" in failure(
             "text.txt", "-o", unfinished, "--resume", "--valid", other, small=False, code=2
         )
 
@@ -702,6 +733,13 @@ class Process:
             assert self.process.poll() is None, self.lines
             time.sleep(0.01)
 
+    def wait_for_step(self, log: str) -> None:
+        end = time.monotonic() + 60
+        while not (os.path.exists(log) and os.path.getsize(log)):
+            assert time.monotonic() < end, self.lines
+            assert self.process.poll() is None, self.lines
+            time.sleep(0.01)
+
     def end(self) -> tuple[int, str, str]:
         stdout = self.process.stdout.read() if self.process.stdout else ""
         code = self.process.wait(60)
@@ -718,8 +756,7 @@ ENDLESS = [*SMALL, "text.txt", "--epochs", "1000000", "--patience", "1000000"]
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_stops(number: int, code: int) -> None:
     process = Process(*ENDLESS, "-o", "a model.npz", "--log", "log.jsonl")
-    process.wait_for("chosen for you")
-    time.sleep(0.2)
+    process.wait_for_step("log.jsonl")
     process.process.send_signal(number)
     ended, stdout, stderr = process.end()
     assert (ended, stdout) == (code, ""), stderr
@@ -750,10 +787,9 @@ def test_twice_stops_at_once() -> None:
     write("slow.txt", "".join(random.Random(0).choices("abcd ", k=400_000)))
     process = Process(
         "slow.txt", "-o", "m.npz", "--sequence", "file", "--hidden-size", "384", "--num-layers", "1", "--batch-size",
-        "64", "--bptt", "1000", "--epochs", "9", "--threads", "1",
+        "64", "--bptt", "1000", "--epochs", "9", "--threads", "1", "--log", "log.jsonl",
     )  # fmt: skip
-    process.wait_for("chosen for you")
-    time.sleep(0.1)
+    process.wait_for_step("log.jsonl")
     process.process.send_signal(signal.SIGINT)
     process.wait_for("stopping after this step; again to stop at once")
     process.process.send_signal(signal.SIGINT)
@@ -775,7 +811,22 @@ def test_a_signal_before_there_is_anything_to_save_stops_at_once() -> None:
     assert code in (143, -signal.SIGTERM)  # the latter before charlm has taken over
     assert stdout == ""
     assert "Traceback" not in stderr
+    assert code < 0 or "stopped before the first step: there is nothing to save" in stderr
     assert not Path("m.npz").exists()
+
+
+def test_a_signal_in_the_first_step_leaves_nothing() -> None:
+    write("slow.txt", "".join(random.Random(0).choices("abcd ", k=400_000)))
+    process = Process(
+        "slow.txt", "-o", "m.npz", "--sequence", "file", "--hidden-size", "384", "--num-layers", "1", "--batch-size",
+        "64", "--bptt", "1000", "--epochs", "9", "--threads", "1",
+    )  # fmt: skip
+    process.wait_for("chosen for you")
+    process.process.send_signal(signal.SIGINT)
+    code, _, stderr = process.end()
+    assert code == 130
+    if "stopped before the first step" in stderr:  # unless that was quicker
+        assert sorted(path.name for path in Path().iterdir() if "m." in path.name) == []
 
 
 def in_shell(command: str) -> subprocess.CompletedProcess[str]:

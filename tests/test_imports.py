@@ -19,7 +19,7 @@ MODULES = {
 
 # A part of the house may import from itself and from any floor below, not from its neighbours.
 FLOORS = [
-    {"charlm.units", "charlm.errors"},
+    {"charlm.units", "charlm.errors", "charlm.wording"},
     {"charlm.locks"},
     {"charlm.files"},
     {"charlm.engine"},
@@ -36,7 +36,7 @@ ONLY_IN = {
     "click": "charlm.cli",
     "tqdm": "charlm.cli",
 }
-NOT_HEAVY = {"click", "charlm", "charlm.errors", "charlm.units"}
+NOT_HEAVY = {"click", "charlm", "charlm.errors", "charlm.units", "charlm.wording"}
 
 
 def part_of(module: str) -> str:

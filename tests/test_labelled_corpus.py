@@ -114,7 +114,7 @@ def test_the_part_held_out_is_stratified(tmp_path: Path) -> None:
 
 def test_too_few_to_hold_any_out(tmp_path: Path) -> None:
     paths = write(tmp_path / "names.tsv", "a\tx\nb\ty\n")
-    with pytest.raises(InputError, match=r"2 sequences are too few to hold out 0\.5 of them; raise --valid-frac"):
+    with pytest.raises(InputError, match=r"2 sequences, too few to hold out 0\.5 of them; raise --valid-frac"):
         load(paths, LINES, labelled=True, valid_frac=0.5)
 
 
@@ -159,7 +159,8 @@ def test_a_token_file_holds_no_labels(tmp_path: Path) -> None:
     [
         ("", "empty; there is nothing to read"),
         ("\n \n", "nothing but blank lines"),
-        ("x\t\n", "nothing but blank"),
+        ("x\t\n", "1 line with a label and no text after the tab; write label<TAB>text"),
+        ("x\t\ny\t\n\n", "2 lines with a label and no text"),
         ("x\t1\n\t2\n", "line 2 has no label before its tab"),
     ],
 )

@@ -18,6 +18,7 @@ from charlm.cli.main import main
 from charlm.errors import InputError
 from charlm.text import readers, spool, token_file
 from charlm.text.corpus import Corpus, load
+from charlm.text.readers import TOKENS_MAGIC
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, Vocabulary
 from charlm.workflows.model_files import LoadedModel
@@ -60,7 +61,7 @@ def spelt(corpora: Iterable[Corpus]) -> str:
 
 def is_plain(data: bytes) -> bool:
     """Whether it is no token file. hypothesis draws what it finds in charlm, the first bytes of these too."""
-    return not data.startswith(token_file.MAGIC)
+    return not data.startswith(TOKENS_MAGIC)
 
 
 # But for what is a token file, and what is packed and called so.

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -29,9 +30,9 @@ def read(path: Path, **options: object) -> str:
     return "".join(read_blocks(str(path), **options))  # type: ignore[arg-type]
 
 
-def failure(path: Path) -> str:
+def failure(path: Path, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
-        read(path)
+        read(path, **options)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -64,8 +65,21 @@ def test_place_of_a_byte_that_is_not_utf8(tmp_path: Path) -> None:
     head = BOM + "Zürich\r\n".encode() * 400_000 + b"line\rline\n"  # several blocks
     path.write_bytes(head + b"caf\xe9\nmore")
     assert f"byte 0xe9 at offset {len(head) + 3}, line 400003; " in failure(path)
-    assert "iconv -f" in failure(path)
-    assert "--level byte" in failure(path)
+    assert failure(path).endswith("convert it with iconv -f LATIN1 -t UTF-8 (or what it is in)")
+    assert failure(path, any_level=True).endswith("(or what it is in), or use --level byte")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (readers.TOKENS_MAGIC + b"{}\n\0\0", "is a token file, and the text itself is wanted here; give that"),
+        (b"PK\x03\x04\0\0", "is a model or another zip archive, not a text"),
+    ],
+)
+def test_what_charlm_writes_itself_is_told(tmp_path: Path, data: bytes, what: str) -> None:
+    path = tmp_path / "no text"
+    path.write_bytes(data)
+    assert failure(path).endswith(f"{path}: {what}")
 
 
 @pytest.mark.parametrize("data", [b"ab\xc3", b"ab\xed\xa0\x80", b"ab\xc0\x80", b"ab\xf5\x80\x80\x80"])
@@ -78,7 +92,9 @@ def test_strict_utf8(tmp_path: Path, data: bytes) -> None:
 def test_nul_bytes_look_binary(tmp_path: Path) -> None:
     path = tmp_path / "binary"
     path.write_bytes(b"x\n" * 1_000_000 + b"ab\0\xff")
-    assert "looks binary, with a NUL byte at offset 2000002, line 1000001; use --level byte" in failure(path)
+    looks = "looks binary, with a NUL byte at offset 2000002, line 1000001"
+    assert f"{looks}; give a text file" in failure(path)
+    assert f"{looks}; use --level byte" in failure(path, any_level=True)
     assert read(path, encoding="latin-1").encode("latin-1") == path.read_bytes()
 
 

@@ -289,16 +289,18 @@ def test_a_prompt_of_two_lines_does_not_fit_a_model_of_lines() -> None:
         prompt_of("a\nb", "ab")
 
 
-def test_a_prompt_file_loses_its_last_line_end_where_lines_are_sequences(tmp_path: Path) -> None:
+def test_a_prompt_file_loses_what_ends_a_sequence(tmp_path: Path) -> None:
     path = tmp_path / "prompt.txt"
-    path.write_text("ab\n")
+    path.write_text("ab\n\n")
 
     def tokens(tokenizer: Tokenizer, symbols: str = "ab\n") -> list[str]:
         return read_prompt(SampleOptions(prompt_file=str(path)), vocabulary_of(symbols), tokenizer).tokens
 
     assert tokens(LINE) == ["a", "b"]
-    assert tokens(PARAGRAPH) == ["a", "b"]
-    assert tokens(FILE) == ["a", "b", "\n"]
+    assert tokens(PARAGRAPH) == ["a", "b", "\n"], "the paragraph goes on with another line"
+    assert tokens(FILE) == ["a", "b", "\n", "\n"]
+    path.write_text("ab")
+    assert tokens(LINE) == tokens(PARAGRAPH) == tokens(FILE) == ["a", "b"]
     path.write_bytes(b"\xff\n")
     assert tokens(Tokenizer("byte", "file", "none"), "\xff\n") == ["\xff", "\n"]
     path.write_bytes(b"")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from charlm.cli.main import main
-from charlm.cli.output import OBEYED, Output, visible
+from charlm.cli.output import OBEYED, Output, quoted, visible
 from tests.faults.text_cases import SANE
 from tests.stub_model import write_tiny_model
 from tests.terminal import ROOT, run_on_terminal
@@ -48,6 +49,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert result.exit_code == 0, result.stderr
     write_tiny_model(folder / "draws.npz", "ab\x1b\x9b\u202e", biases={"\x1b": 3, "\x9b": 3, "\u202e": 3, "<eos>": -9})
     return folder
+
+
+@pytest.mark.parametrize("word", ["a", "a b", "it's", "Zürich", "caf\udce9.txt", "a\nb", "\x1b[31m'\\", "\u2028"])
+def test_a_word_of_a_suggested_command_is_what_a_shell_makes_of_it(word: str) -> None:
+    shown = quoted(word)
+    assert shown.isprintable()
+    if shutil.which("bash"):
+        result = subprocess.run(["bash", "-c", f"printf %s {shown}"], capture_output=True, check=True)
+        assert os.fsdecode(result.stdout) == word
 
 
 def test_what_is_obeyed_has_a_visible_form() -> None:

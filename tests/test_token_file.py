@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from charlm.errors import InputError, OutputError
 from charlm.text import token_file
 from charlm.text.corpus import Corpus, load
-from charlm.text.token_file import MAGIC, is_token_file, read
+from charlm.text.readers import TOKENS_MAGIC
+from charlm.text.token_file import is_token_file, read
 from charlm.text.tokenizer import Tokenizer
 
 
@@ -39,7 +40,7 @@ def changed(stored: Path, **changes: Any) -> bytes:
             del header[name]
         else:
             header[name] = value
-    head = MAGIC + json.dumps(header).encode() + b"\n"
+    head = TOKENS_MAGIC + json.dumps(header).encode() + b"\n"
     return head + b"\0" * (-len(head) % 64) + ids
 
 
@@ -98,7 +99,7 @@ def test_part_of_a_split_text(tmp_path: Path) -> None:
 def test_is_token_file(stored: Path, tmp_path: Path) -> None:
     assert is_token_file(str(stored))
     text = tmp_path / "text"
-    text.write_bytes(MAGIC[1:] + b"{}")
+    text.write_bytes(TOKENS_MAGIC[1:] + b"{}")
     for other in (str(text), "-", str(tmp_path), str(tmp_path / "none"), os.devnull):
         assert not is_token_file(other)
 
@@ -143,12 +144,12 @@ def test_counts_and_ids_must_agree(stored: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", [b"[]", b"{", b"\xff\xff", b"[" * 100_000, b"NaN", b'{"format": "charlm-tokens"'])
 def test_not_json(tmp_path: Path, head: bytes) -> None:
-    failure(tmp_path / "file", MAGIC + head + b"\n")
+    failure(tmp_path / "file", TOKENS_MAGIC + head + b"\n")
 
 
 def test_header_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_file, "HEADER_LIMIT_BYTES", 1000)
-    assert "header does not end" in failure(tmp_path / "file", MAGIC + b"x" * 2000 + b"\n")
+    assert "header does not end" in failure(tmp_path / "file", TOKENS_MAGIC + b"x" * 2000 + b"\n")
 
 
 @settings(deadline=None)

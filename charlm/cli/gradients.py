@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import cell_names, text_options, threads_option
-from charlm.cli.output import Output, can_show, say
+from charlm.cli.output import Output, can_show, say, terminal_width
 from charlm.cli.progress import announce_compilation, new_bar
 from charlm.wording import counted
 
@@ -20,9 +20,9 @@ TEXT_OPTIONS = ("level", "sequence", "min_count", "vocab_size", "lowercase", "no
 
 EPILOG = """\b
 Examples:
-  charlm gradients model.npz text.txt                    how far back a trained model's loss reaches
-  charlm gradients rnn.npz lstm.npz text.txt -o a.svg    two models in one picture
-  charlm gradients --cell rnn --cell lstm text.txt       the same cells before any training
+  charlm gradients model.npz text.txt                    of a trained model
+  charlm gradients rnn.npz lstm.npz text.txt -o a.svg    two in one picture
+  charlm gradients --cell rnn --cell lstm text.txt       before any training
 
 For tokens of the text, drawn at random, the gradient of the token's loss is followed back: its norm in the states s of
 k steps before, |d loss<t> / d s<t-k>|, averaged over the tokens. The states are all that a step hands to the next one:
@@ -102,7 +102,7 @@ def _report(result: Gradients) -> str:
     count = max(curve.positions for curve in result.curves)
     head = f"|d loss<t> / d s<t-k>|, mean over {counted(count, 'token')} of {display_name(result.corpus)}\n\n"
     told = [f"{curve.name}: {_clipping(curve.clipping)}" for curve in result.curves if curve.model is not None]
-    drawing = panels(curves, across, up, ascii_only=not can_show(BLOCKS))
+    drawing = panels(curves, across, up, width=terminal_width(), ascii_only=not can_show(BLOCKS))
     return "\n".join([head + drawing, _table(result), *told]).rstrip()
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import shlex
-import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-from charlm.cli.output import Output, can_show, on_one_line
+from charlm.cli.output import Output, can_show, on_one_line, quoted, terminal_width
 from charlm.wording import counted
 
 EPILOG = """\b
 Examples:
-  charlm info names.npz                          what it is, how good, and how it was made
-  charlm info names.resume.npz                   where its training stands, and the whole history
+  charlm info names.npz                          what it is and how good
+  charlm info names.resume.npz                   where its training stands
   charlm info names.npz --json                   the same for programs
   charlm info names.npz --json | jq -r .parameters.sha256
 
@@ -37,7 +35,6 @@ null.
 """
 
 GAP = 13  # columns of a heading
-WIDTHS = 40, 100  # of a report, whatever the terminal's
 LONGEST = 1000  # characters of what is shown of a command, a name, a symbol's list
 SHOWN_FILES, SHOWN_SESSIONS, SHOWN_LAYERS = 4, 4, 100
 UNKNOWN = "not recorded"
@@ -63,8 +60,7 @@ def info(model: str, as_json: bool) -> None:
         output.write(json.dumps(found) + "\n")
         output.finish()
         return
-    width = min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[1])
-    output.write("\n".join(_Report(found, width).lines()) + "\n")
+    output.write("\n".join(_Report(found, terminal_width()).lines()) + "\n")
     output.finish()
 
 
@@ -262,7 +258,7 @@ class _Report:
         for file in corpus.get("valid_files") or []:
             words += ["--valid", file["name"] or "FILE"]
         words += ["-o", f"{self.found['file'].removesuffix('.resume.npz')}.npz", "--resume"]
-        yield from self._field("to go on", shlex.join(words))
+        yield from self._field("to go on", " ".join(map(quoted, words)))
 
 
 def _made_with(version: str, host: dict[str, Any]) -> Iterator[str]:

@@ -34,12 +34,11 @@ COMMANDS = {
 
 EPILOG = """\b
 Examples:
-  charlm train names.txt -o names.npz             learn from a text, one name a line
+  charlm train names.txt -o names.npz             learn names, one a line
   charlm sample names.npz -n 10                   ten new names
-  charlm score names.npz candidates.txt           the log probability of each line
+  charlm score names.npz candidates.txt           how probable each line is
   echo "ada lovelace" | charlm score names.npz -  the same in a pipeline
 
-\b
 Results go to stdout, progress and messages to stderr; "-" is stdin or stdout. Texts are UTF-8
 whatever the locale; what a terminal would obey in them, it shows as \\x1b instead.
 Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 130 interrupted.

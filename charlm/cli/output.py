@@ -9,7 +9,10 @@ what would be obeyed is shown as \x1b instead.
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import shlex
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -18,6 +21,7 @@ import click
 
 from charlm.errors import OutputError
 
+WIDTHS = 40, 100  # of a report or a drawing, whatever the terminal's
 FLUSH_SECONDS = 0.02  # what is written is seen no later than this, or with what is written next
 
 # C0 but the tab and the newline, DEL, C1; line and paragraph separators, bidirectional embeddings, overrides and
@@ -47,6 +51,19 @@ def _json_form(match: re.Match[str]) -> str:
 def on_one_line(text: str) -> str:
     """The text with an escape for whatever could not be printed, or would leave the line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quoted(word: str) -> str:
+    """A word of a command line as a shell takes it; $'...' where it could not be shown otherwise."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = (chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(plain)}'"
+
+
+def terminal_width() -> int:
+    """Columns for what is drawn: the terminal's, within `WIDTHS`; 80 where there is none."""
+    return min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[1])
 
 
 def can_show(text: str) -> bool:

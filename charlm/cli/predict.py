@@ -24,21 +24,23 @@ Shown = Callable[[Iterable[Any]], Iterator[str]]  # a window's predictions as li
 
 EPILOG = """\b
 Examples:
-  charlm predict towns.npz names.txt                     the label of each line
-  echo "Sanmaranto" | charlm predict towns.npz --top 3   and the next likely ones
-  charlm predict visits.npz tokens.conll                 each token with its tag
-  charlm predict sounds.npz words.txt --beam 5           the target of each line
-  charlm predict towns.npz test.tsv --evaluate           how good it is, by label
+  charlm predict towns.npz names.txt                     the label of each
+  echo "Sanmaranto" | charlm predict towns.npz --top 3   and the next two
+  charlm predict visits.npz tokens.conll                 a tag for each token
+  charlm predict sounds.npz words.txt --beam 5           the target of each
+  charlm predict towns.npz test.tsv --evaluate           how good it is
 
-\b
-What is read and printed depends on the model, that is on the --task it was trained for:
-  classify   a text a line. Printed for each: label, probability, with --top N the next ones too, the text; tabs
-             between.
-  tag        CoNLL columns, a blank line after each sentence. Printed: the columns, and the tag after them.
-  transduce  a source a line. Printed: its target. With --n-best N, N lines for each: the number of the source, the
-             log probability of the whole target with its end (nats), the target; tabs between.
+What is read and printed depends on the --task that the model was trained for.
 
-A line of output answers each line of input, empty ones too, in order; with --n-best N, N lines.
+classify: a text a line. Printed for each: label, probability, with --top N the next ones too, the text; tabs between.
+
+tag: CoNLL columns, a blank line after each sentence. Printed: the columns, and the tag after them.
+
+transduce: a source a line. Printed: its target. With --n-best N, N lines for each: the number of the source, the log
+probability of the whole target with its end (nats), the target; tabs between.
+
+A line of output answers each line of input, empty ones too, in order (a lone carriage return ends a line, too); with
+--n-best N, N lines.
 
 --evaluate reads what train reads (label<TAB>text, tokens with tags, source<TAB>target) and prints, for labels:
 accuracy, and by label precision, recall, F1 and what was taken for what (of more than 25 labels only what was most

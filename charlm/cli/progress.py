@@ -14,6 +14,14 @@ import click
 
 from charlm.cli.output import is_terminal, say
 
+LEFT_FREE = 3  # columns at the end of a live line: in the last ones a terminal shows ^C, and would begin a new line
+
+
+def bar_shape(stream: Any) -> tuple[int, int]:
+    """Columns and lines for a bar of tqdm's, as its ``dynamic_ncols``."""
+    columns, lines = shutil.get_terminal_size()
+    return max(1, columns - LEFT_FREE), lines
+
 
 def new_bar(*, hidden: bool = False, delay: float = 1, **options: Any) -> Any:
     """A bar of tqdm's on stderr, if that is a terminal; else, or ``hidden``, one that shows nothing."""
@@ -77,6 +85,6 @@ class Announcement:
     def _show(self, line: str) -> None:
         """Replace what stands in the terminal's line, a bar perhaps; by nothing if ``line`` is empty."""
         if line or self._is_shown:
-            width = shutil.get_terminal_size().columns - 1
+            width = shutil.get_terminal_size().columns - LEFT_FREE
             click.echo(f"\r{line[:width]:{width}}" + ("" if line else "\r"), err=True, nl=False)
         self._is_shown = bool(line)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   charlm sample names.npz -n 10                       ten lines
-  charlm sample names.npz -n 10 --novel names.txt     ten that are not in the training text
-  charlm sample names.npz --beam 50 -n 5 --log-prob   about the five likeliest lines there are
-  charlm sample book.npz --prompt "Once upon" --temperature 0.8 --max-length 2000
-  charlm sample towns.npz --label Wyllin -n 10        ten of a kind (train --condition label)
+  charlm sample names.npz -n 10 --novel names.txt     none of the text itself
+  charlm sample names.npz --beam 50 -n 5 --log-prob   the five likeliest
+  charlm sample book.npz --prompt "Once" --temperature 0.8 --max-length 2000
+  charlm sample towns.npz --label Wyllin -n 10        ten of a kind
 
 A sample begins with the prompt and ends where the model ends its line, paragraph or file, or after --max-length
 tokens. Each is followed by a line break, paragraphs and files also by an empty line if another comes; the bytes of a

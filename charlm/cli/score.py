@@ -31,15 +31,16 @@ _json_text = json.JSONEncoder(ensure_ascii=False).encode
 
 EPILOG = """\b
 Examples:
-  charlm score model.npz test.txt                a line of scores for each line, then a summary
-  charlm score model.npz test.txt --per corpus   only that: perplexity, bits per character ...
-  echo "the apple and pear salad" | charlm score model.npz --per token --log-base 2
-  charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the likeliest hypothesis
-  charlm score towns.npz names.txt --label all | cut -f4-6   the label of each line, and how sure
+  charlm score model.npz test.txt                scores, then a summary
+  charlm score model.npz test.txt --per corpus   perplexity, bits ...
+  echo "the apple and pear" | charlm score model.npz --per token --log-base 2
+  charlm score model.npz hyps.txt | sort -t$'\\t' -k1,1gr | head -1   the best
+  charlm score towns.npz names.txt --label all | cut -f4-6   label, how sure
 
 --per sentence prints four columns with tabs between: log_prob, tokens, unknowns, text. A line of output answers each
-line of input, empty ones too, in order. tokens counts the end of the line, which is scored as well: log_prob / tokens
-compares lines of different length. text is the line as it was given, without its line end.
+line of input, empty ones too, in order (a lone carriage return ends a line, too). tokens counts the end of the line,
+which is scored as well: log_prob / tokens compares lines of different length. text is the line as it was given,
+without its line end.
 
 --per token prints five: line, position in the line (both from 1), token, log_prob, unknown (1 or 0). The end of a line
 is the token <eos>. A space is shown as ␣, a tab as ⇥, other invisible characters as U+XXXX.
@@ -61,7 +62,8 @@ Nothing of one line reaches the next: a line's score depends neither on the othe
 In the summary, tokens are what was scored, ends of sequences included; perplexity excluding unknowns leaves them out
 of both the sum and the count. Characters and words are those of the text as it was given: characters are code points
 (bytes for a model of bytes) and one for each line's end, words what whitespace separates. So models of characters and
-words compare.
+words compare, if they know all tokens and none was trained with --lowercase: how an unknown word is spelt, and which
+letters are capitals, is in no sum.
 
 --exclude-unk leaves unknown tokens out of the columns log_prob and tokens; --per token then shows NA (in JSON null)
 for their log_prob. The summary and the posteriors do not change. --on-unknown skip changes the sequence itself: the
@@ -278,6 +280,7 @@ def _table(summary: Summary) -> str:
     empty = f"{summary.empty:,} of them empty" if summary.empty else ""
     skipped = summary.unknowns - summary.unknown_tokens
     share = f"{summary.unknowns / (summary.tokens + skipped):.2%} of the tokens" if summary.unknowns else ""
+    too_low = "; too low, as unknowns are not spelt out" if summary.unknowns else ""
     if skipped:
         share += f", {skipped:,} of them skipped"
     rows = [
@@ -289,8 +292,8 @@ def _table(summary: Summary) -> str:
         ("log probability", _figure(summary.log_prob_nats), "nats"),
         ("cross entropy", _figure(summary.nats_per(summary.tokens)), "nats per token"),
         ("", _figure(summary.bits_per(summary.tokens)), "bits per token"),
-        ("", _figure(summary.bits_per(summary.characters)), "bits per character"),
-        ("", _figure(summary.bits_per(summary.words)), "bits per word"),
+        ("", _figure(summary.bits_per(summary.characters)), f"bits per character{too_low}"),
+        ("", _figure(summary.bits_per(summary.words)), f"bits per word{too_low}"),
         ("perplexity", _figure(summary.perplexity), "per token, including unknowns"),
         ("", _figure(summary.perplexity_excluding_unknowns), "per token, excluding unknowns"),
     ]

@@ -18,7 +18,7 @@ EPILOG = """\b
 Examples:
   charlm tokenize names.txt                     what is in the text
   charlm tokenize book.txt --level word --min-count 3 -o book.tokens
-  charlm tokenize new.txt --vocab book.tokens   how much of it that vocabulary lacks
+  charlm tokenize new.txt --vocab book.tokens   what that vocabulary lacks
   head -3 names.txt | charlm tokenize - --show  the tokens themselves
 
 With --show, each sequence is one line of tokens with a space between them. A space within a token is shown as ␣, a

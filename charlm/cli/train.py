@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shlex
 import signal
 import sys
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import SectionedCommand, cell_names, text_options, threads_option
-from charlm.cli.output import Output
+from charlm.cli.output import Output, quoted
 from charlm.cli.progress import announce_compilation
 from charlm.cli.training_view import TrainingView
 
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   charlm train names.txt -o names.npz                    one name a line
-  charlm train play.txt -o play.npz --sequence file      prose, code: one long text
+  charlm train play.txt -o play.npz --sequence file      prose: one long text
   charlm train bible.txt -o bible.npz --level word --vocab-size 10000
-  charlm train play.txt -o play.npz --resume             go on where it was stopped
-  charlm train towns.tsv -o towns.npz --task classify    lines of label<TAB>text
+  charlm train play.txt -o play.npz --resume             go on after a stop
+  charlm train towns.tsv -o towns.npz --task classify    label<TAB>text lines
 
 The best model on the validation text is MODEL.npz; what --resume needs lies beside it in MODEL.resume.npz. Ctrl-C,
 SIGTERM and a closed terminal save and stop; twice Ctrl-C stops at once. A resumed training gives the same bits as one
@@ -173,7 +172,9 @@ NOT_NEGATIVE = Number(min=0, max=1e9)
     "[default: cosine]",
 )
 @click.option("--warmup", type=click.IntRange(min=0), metavar="N", help="Steps in which the rate rises.")
-@click.option("--weight-decay", type=NOT_NEGATIVE, metavar="X", help="AdamW's decay of matrices.  [default: 0]")
+@click.option(
+    "--weight-decay", type=NOT_NEGATIVE, metavar="X", help="Decay of matrices, per unit of rate.  [default: 0]"
+)
 @click.option("--clip", type=NOT_NEGATIVE, metavar="X", help="Clip gradients at this size; 0 for never.  [default: 1]")
 @click.option(
     "--clip-mode",
@@ -214,7 +215,7 @@ def train(as_json: bool, quiet: bool, **given: Any) -> None:
     names = SECTIONS["Text"][:6]  # those of `text_options`
     request = TrainRequest(
         text=TextOptions(**{name: given.pop(name) for name in names}),
-        command=shlex.join(["charlm", *sys.argv[1:]]),
+        command=" ".join(map(quoted, ["charlm", *sys.argv[1:]])),
         **given,
     )
     if not quiet:
@@ -259,10 +260,16 @@ class _Signals:
     def handle(self, number: int, frame: FrameType | None) -> None:
         hangup = getattr(signal, "SIGHUP", None)
         if not self.view.begun or (number != hangup and self.view.signal not in (0, hangup)):
+            if not self.view.begun:
+                self._write("stopped before the first step: there is nothing to save")
             raise SystemExit(128 + number)
         if self.view.signal and number == hangup:
             return
         self.view.signal = number
-        # Not through the stream, in whose middle the signal may have come.
+        self._write("stopping after this step; again to stop at once, without saving")
+
+    @staticmethod
+    def _write(message: str) -> None:
+        """Say it, but not through the stream, in whose middle the signal may have come."""
         with contextlib.suppress(OSError):
-            os.write(2, b"\ncharlm: stopping after this step; again to stop at once, without saving\n")
+            os.write(2, f"\ncharlm: {message}\n".encode())

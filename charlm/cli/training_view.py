@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.output import say, visible
-from charlm.cli.progress import new_bar
+from charlm.cli.output import on_one_line, quoted, say, visible
+from charlm.cli.progress import bar_shape, new_bar
 from charlm.units import nats_to_bits, perplexity
 from charlm.wording import counted
 
@@ -34,7 +33,7 @@ class TrainingView:
 
     Attributes:
         signal: the number of the signal that asked for a stop, 0 before.
-        begun: whether there is something to be saved.
+        begun: whether there is something to be saved: a step, and no state that stands on the disk already.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -66,7 +65,6 @@ class TrainingView:
 
     def begin(self, plan: Plan, trainer: Trainer) -> None:
         """Show the plan, start the bar."""
-        self.begun = True
         material = plan.material
         self.show_loss = unit_of(material.unit)
         self.counted, self.next_command = material.counted, material.next_command
@@ -84,6 +82,7 @@ class TrainingView:
             delay=0,
             dynamic_ncols=True,
         )
+        self.bar.dynamic_ncols = bar_shape
 
     def _show_plan(self, plan: Plan, trainer: Trainer) -> None:
         from charlm.workflows.train_request import option_name
@@ -105,10 +104,14 @@ class TrainingView:
                 self._line(f"  {option:{width}}  {shown!s:8}  {reason}")
         progress = trainer.state.progress
         if progress.step:
-            self._line(f"going on at step {progress.step:,} of {trainer.total_steps or 'a time limit'}")
+            total = trainer.total_steps
+            self._line(f"going on at step {progress.step:,} of {'a time limit' if total is None else f'{total:,}'}")
+        elif plan.replaces:
+            self._line(f"{on_one_line(plan.request.output)} is there already, and will be replaced")
 
     def step(self, event: StepDone, trainer: Trainer) -> None:
         """Move the bar."""
+        self.begun = True
         if self.bar is None or self.bar.disable:
             return
         progress = trainer.state.progress
@@ -147,16 +150,18 @@ class TrainingView:
 
         if self.bar is not None:
             self.bar.close()
-        output = shlex.quote(request.output)
+        output, name = quoted(request.output), on_one_line(request.output)
         if result.interrupted:
-            corpus = " ".join(shlex.quote(name) for name in request.corpus)
-            more = [f" --valid {shlex.quote(name)}" for name in request.valid]
-            more += [f" --log {shlex.quote(request.log)}"] if request.log else []
+            corpus = " ".join(map(quoted, request.corpus))
+            more = [f" --valid {quoted(path)}" for path in request.valid]
+            more += [f" --log {quoted(request.log)}"] if request.log else []
             self.message(
-                f"stopped at step {result.steps:,} ({result.reason}); saved in {resume_path(request.output)}. "
+                f"stopped at step {result.steps:,} ({result.reason}); saved in {resume_path(name)}. "
                 f"Go on with: charlm train {corpus}{''.join(more)} -o {output} --resume"
             )
             return
+        if not result.steps_made:
+            self.message(f"nothing was left to do: {result.reason}; --epochs, --time and --patience set the end")
         if self.quiet:
             return
         found = "" if result.train_nats is None else f"; training {self.show_loss(result.train_nats)}"
@@ -168,7 +173,7 @@ class TrainingView:
             f"{result.reason}: {counted(result.steps, 'step')}, {result.tokens:,} {self.counted} "
             f"in {result.seconds:.1f} s ({result.tokens_per_second:,.0f} {self.counted}/s){found}"
         )
-        self._line(f"{request.output} is ready. Try: charlm {self.next_command(output)}")
+        self._line(f"{name} is ready. Try: charlm {self.next_command(output)}")
 
     def stop_requested(self) -> str | None:
         """Whether a signal came."""

@@ -8,8 +8,8 @@ The work of a training step falls into phases, each run by all threads at once:
     gradients  each thread sums its own share of every weight's gradient, over all rows in one order
     finish     the gradient of the table flows on to the embedding
 
-Of the last two a language model makes pieces: a thread that is ready takes the next as soon as all rows have passed back
-through a layer, see `weight_gradients`.
+Of the last two a language model makes pieces: a thread that is ready takes the next as soon as all rows have passed
+back through a layer, see `weight_gradients`.
 
 So the bits of a result do not depend on the number of threads.
 """

@@ -27,6 +27,7 @@ from charlm.text.split import (
 from charlm.text.spool import Spool, array_blocks, token_dtype
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, LONGEST_SYMBOL, SPECIAL, Vocabulary
+from charlm.wording import counted
 
 __all__ = ["Corpus", "Counts", "load"]
 
@@ -86,7 +87,7 @@ def load(
             )
         train, valid = _split_stored(stored, fraction)
     else:
-        draft = draft_texts(paths, tokenizer, on_bytes, labelled=labelled)
+        draft = draft_texts(paths, tokenizer, on_bytes, labelled=labelled, any_level=vocabulary is None)
         train, valid = _finish(draft, fraction, min_count, vocab_size, vocabulary, labels, seed)
     if valid_paths:
         valid = _load_validation(valid_paths, train, on_bytes)
@@ -157,7 +158,7 @@ def _finish(
             tally.add(part)
     if fraction and not tallies[1].counts.any():
         raise InputError(
-            f"{draft.names[0]}: {tallies[0].counts[EOS_ID]} sequences are too few to hold out "
+            f"{draft.names[0]}: {counted(int(tallies[0].counts[EOS_ID]), 'sequence')}, too few to hold out "
             f"{float(fraction):g} of them; raise --valid-frac, give --valid, or hold nothing out with --valid-frac 0"
         )
     if vocabulary is None:

@@ -21,6 +21,7 @@ from charlm.text.readers import STDIN, display_name, read_blocks
 from charlm.text.spool import Ids, Spool
 from charlm.text.tokenizer import NEWLINE, Tokenizer
 from charlm.text.vocabulary import CODE_POINTS, EOS, EOS_ID, UNK, code_points
+from charlm.wording import counted
 
 NEWLINE_ID = 2
 FIRST_SYMBOLS = (UNK, EOS, NEWLINE)
@@ -58,6 +59,7 @@ def draft_texts(
     on_bytes: Callable[[int], object] | None = None,
     *,
     labelled: bool = False,
+    any_level: bool = True,
 ) -> Draft:
     """Read texts. In ``symbols`` the word ``<unk>`` of a text is a token like any other.
 
@@ -66,6 +68,7 @@ def draft_texts(
         tokenizer: how to cut them.
         on_bytes: called with the number of bytes (unpacked) that were read since the last call.
         labelled: the lines are ``label<TAB>text``; a text of nothing is a sequence too.
+        any_level: whether ``--level byte`` is a way out of what is not UTF-8.
 
     Raises:
         InputError: an input is missing, unreadable, not a text, empty, has nothing but blank lines, or lines without a
@@ -93,7 +96,7 @@ def draft_texts(
 
     for path in paths:
         cutter = _Cutter(tokenizer.sequence, numbering, keeps_blank=labelled)
-        for ids in _stream(path, tokenizer, numbering, cutter, observe, labels):
+        for ids in _stream(path, tokenizer, numbering, cutter, observe, labels, any_level and not labelled):
             spool.append(ids, len(numbering.symbols))
             tokens += int(np.count_nonzero(ids != EOS_ID))
         witness.end(path)
@@ -110,15 +113,14 @@ def _stream(
     cutter: _Cutter,
     observe: Callable[[bytes], object],
     labels: LabelColumn | None,
+    any_level: bool,
 ) -> Iterator[NDArray[np.int32]]:
     """The ids of one input in blocks, with EOS."""
     by_line = tokenizer.sequence != "file"
     text = ""
     if labels is not None:
         labels.begin(display_name(path))
-    blocks = read_blocks(
-        path, encoding=tokenizer.encoding, whole_lines=by_line, observe=observe, any_level=labels is None
-    )
+    blocks = read_blocks(path, encoding=tokenizer.encoding, whole_lines=by_line, observe=observe, any_level=any_level)
     for text in blocks:
         # Every block but the last ends so already.
         whole = text if not by_line or text.endswith(NEWLINE) else text + NEWLINE
@@ -129,6 +131,9 @@ def _stream(
     if not text:
         raise InputError(f"{display_name(path)}: empty; there is nothing to read")
     is_any_file = tokenizer.level == "byte" and not by_line  # of which no byte may be lost, blank or not
+    if cutter.all_blank and labels is not None and labels.lines:
+        what = f"{counted(labels.lines, 'line')} with a label and no text after the tab"
+        raise InputError(f"{display_name(path)}: {what}; write label<TAB>text")
     if cutter.all_blank and not is_any_file:
         raise InputError(f"{display_name(path)}: nothing but blank lines; there is nothing to read")
     yield cutter.finish()

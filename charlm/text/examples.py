@@ -155,7 +155,7 @@ def read_sentences(
     def sentence() -> Sentence:
         return Sentence(first, tuple(tokens), tuple(tags), tuple(rows))
 
-    for number, line in enumerate(read_lines(path, observe=observe, any_level=False), start=1):
+    for number, line in enumerate(read_lines(path, observe=observe), start=1):
         on_line(number)
         if line.strip() and not line.startswith(DOCUMENT_START):
             token, tag = columns.split(line, number)
@@ -216,5 +216,5 @@ class _Columns:
 
 def _filled_lines(path: str, observe: Observe | None) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, each with its number."""
-    lines = read_lines(path, observe=observe, any_level=False)
+    lines = read_lines(path, observe=observe)
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())

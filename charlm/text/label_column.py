@@ -28,11 +28,11 @@ class LabelColumn:
         self._numbers: dict[str, int] = {}
         self._ids = array("i")
         self._file = ""
-        self._line = 0
+        self._line = self._first = 0
 
     def begin(self, name: str) -> None:
         """Another input, by the name that messages call it."""
-        self._file, self._line = name, 0
+        self._file, self._line, self._first = name, 0, len(self._ids)
 
     def take(self, text: str) -> str:
         """The texts of whole lines without their labels; lines that are blank are left out.
@@ -55,6 +55,11 @@ class LabelColumn:
             self._ids.append(number)
             texts.append(rest + NEWLINE)
         return "".join(texts)
+
+    @property
+    def lines(self) -> int:
+        """How many lines of the last input had a label."""
+        return len(self._ids) - self._first
 
     @property
     def numbers(self) -> NDArray[np.int32]:

@@ -31,6 +31,8 @@ FOREIGN_MARKS = (
     (b"\xfe\xff", "UTF-16"),
 )
 GZIP_MAGIC = b"\x1f\x8b"  # no UTF-8 begins so
+TOKENS_MAGIC = b"\x93charlm-tokens\n"  # of a token file; nor so
+ZIP_MAGIC = b"PK\x03\x04"  # of a model
 BYTE_ORDER_MARK = "\ufeff"
 OR_BYTES = ", or use --level byte"
 
@@ -46,7 +48,7 @@ def read_blocks(
     encoding: Literal["utf-8", "latin-1"] = "utf-8",
     whole_lines: bool = True,
     observe: Callable[[bytes], object] | None = None,
-    any_level: bool = True,
+    any_level: bool = False,
 ) -> Iterator[str]:
     r"""The text of one input, in order, in blocks of a megabyte or less (a longer line is one block).
 
@@ -79,7 +81,7 @@ def read_lines(
     *,
     encoding: Literal["utf-8", "latin-1"] = "utf-8",
     observe: Callable[[bytes], object] | None = None,
-    any_level: bool = True,
+    any_level: bool = False,
 ) -> Iterator[str]:
     """The lines of one input without their ends, empty ones too. Arguments and errors as for ``read_blocks``."""
     for block in read_blocks(path, encoding=encoding, observe=observe, any_level=any_level):
@@ -175,7 +177,7 @@ def _decode_utf8(name: str, blocks: Iterator[bytes], any_level: bool) -> Iterato
     lines_before = 0
     for data in blocks:
         if offset_bytes == 0:
-            _refuse_foreign_mark(name, data, any_level)
+            _refuse_foreign(name, data, any_level)
         fault = ""
         try:
             text = data.decode("utf-8")
@@ -212,13 +214,18 @@ def _place(data: bytes, index: int, offset_bytes: int, lines_before: int) -> str
     return f"offset {offset_bytes + index}, line {lines_before + lines + 1}"
 
 
-def _refuse_foreign_mark(name: str, data: bytes, any_level: bool) -> None:
+def _refuse_foreign(name: str, data: bytes, any_level: bool) -> None:
+    """Say what a file is that begins as no text in UTF-8 does."""
     for mark, encoding in FOREIGN_MARKS:
         if data.startswith(mark):
             remedy = f"convert it with iconv -f {encoding} -t UTF-8{OR_BYTES if any_level else ''}"
             raise InputError(f"{name}: is {encoding}, not UTF-8; {remedy}")
     if data.startswith(GZIP_MAGIC):
         raise InputError(f"{name}: is packed with gzip; unpack it with gunzip, or let its name end in .gz")
+    if data.startswith(TOKENS_MAGIC):
+        raise InputError(f"{name}: is a token file, and the text itself is wanted here; give that")
+    if data.startswith(ZIP_MAGIC):
+        raise InputError(f"{name}: is a model or another zip archive, not a text{OR_BYTES if any_level else ''}")
 
 
 def _unix_lines(text: str) -> str:

@@ -19,13 +19,12 @@ import numpy as np
 from charlm import __version__, files
 from charlm.errors import InputError
 from charlm.text.inputs import Input, Inputs
-from charlm.text.readers import STDIN
+from charlm.text.readers import STDIN, TOKENS_MAGIC
 from charlm.text.records import Corpus, Counts
 from charlm.text.spool import Ids, array_blocks, token_dtype
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, UNK_ID, Vocabulary
 
-MAGIC = b"\x93charlm-tokens\n"
 FORMAT = "charlm-tokens"
 SCHEMA = 1
 ALIGNMENT_BYTES = 64
@@ -42,7 +41,7 @@ def is_token_file(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return file.read(len(TOKENS_MAGIC)) == TOKENS_MAGIC
     except OSError:
         return False
 
@@ -65,7 +64,7 @@ def write(path: str, corpus: Corpus) -> None:
         "length": corpus.tokens.size,
         "symbols": corpus.vocabulary.symbols,
     }
-    head = MAGIC + json.dumps(header).encode("ascii") + b"\n"
+    head = TOKENS_MAGIC + json.dumps(header).encode("ascii") + b"\n"
     with files.replacing(path) as file:
         file.write(head.ljust(_aligned(len(head)), b"\0"))
         for block in array_blocks(corpus.tokens):
@@ -80,11 +79,11 @@ def read(path: str) -> Corpus:
     """
     try:
         with open(path, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
+            if file.read(len(TOKENS_MAGIC)) != TOKENS_MAGIC:
                 raise InputError(f"{path}: not a token file; {REMEDY}")
             line = file.readline(HEADER_LIMIT_BYTES)
             start = _aligned(file.tell())
-            digest = hashlib.sha256(MAGIC + line + file.read(start - file.tell()))
+            digest = hashlib.sha256(TOKENS_MAGIC + line + file.read(start - file.tell()))
             length_bytes = file.seek(0, os.SEEK_END) - start
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None

@@ -10,6 +10,7 @@ from charlm.errors import InputError, UsageError
 from charlm.text.inputs import Inputs, OfInputs, Witness
 from charlm.text.readers import STDIN, display_name
 from charlm.text.split import exact_fraction, held_evenly
+from charlm.wording import counted
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -85,7 +86,9 @@ def hold_out(whole: Examples[N], fraction: float) -> tuple[Examples[N], Examples
     def part(wanted: bool) -> Examples[N]:
         numbers = [number for number, is_held in enumerate(held) if is_held == wanted]
         if not numbers:
-            raise InputError(f"{whole.names[0]}: {len(held)} examples are too few to hold out {fraction:g} of them")
+            raise InputError(
+                f"{whole.names[0]}: {counted(len(held), 'example')}, too few to hold out {fraction:g} of them"
+            )
         return Examples([whole.examples[i] for i in numbers], [whole.places[i] for i in numbers], whole.inputs)
 
     return part(False), part(True)

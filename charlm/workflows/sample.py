@@ -203,8 +203,9 @@ def read_prompt(options: SampleOptions, vocabulary: Vocabulary, tokenizer: Token
     text = options.prompt or ""
     if options.prompt_file is not None:
         text = "".join(read_blocks(options.prompt_file, encoding=tokenizer.encoding))
-        if tokenizer.sequence != "file":
-            text = text.rstrip(NEWLINE)  # the end of the file's last line, not a part of the prompt
+        if tokenizer.sequence != "file":  # what ends a sequence of the model's is not a part of the prompt
+            is_whole_line = tokenizer.sequence == "paragraph" and text.endswith(NEWLINE)
+            text = text.rstrip(NEWLINE) + (NEWLINE if is_whole_line else "")
     elif tokenizer.level == "byte":
         text = os.fsencode(text).decode("latin-1")
     if tokenizer.sequence == "line" and NEWLINE in text:

@@ -105,19 +105,16 @@ def encode(
     return Text(lines, numbers, tokens, ids, line_ends, last + 1)
 
 
-def line_windows(
-    path: str, encoding: Encoding, characters: int | None = None, *, any_level: bool = True
-) -> Iterator[list[str]]:
+def line_windows(path: str, encoding: Encoding, characters: int | None = None) -> Iterator[list[str]]:
     """The lines of a text in windows, of which none waits for more of the input than has come.
 
     Args:
         characters: of a window, about; by default ``WINDOW_CHARACTERS``.
-        any_level: whether ``--level byte`` is a way out of what is not UTF-8.
 
     Raises:
         InputError: the text is at fault; the lines before the fault have been given.
     """
-    for block in read_blocks(path, encoding=encoding, any_level=any_level):
+    for block in read_blocks(path, encoding=encoding):
         lines = block.split(NEWLINE)
         if not lines[-1]:
             lines.pop()  # what follows the block's last newline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,6 +63,7 @@ class TrainResult:
     best_valid_nats: float | None
     reason: str
     interrupted: bool
+    steps_made: int = field(compare=False)  # in this call
 
 
 def run(request: TrainRequest, observer: Observer) -> TrainResult:
@@ -180,6 +181,7 @@ class _Session:
         trainer, request = self.trainer, self.request
         self.log = TrainingLog(request.log, self.observer.message, resumed=request.resume, last=self.known_line)
         with contextlib.closing(self.log), contextlib.closing(self.model.team):
+            began_at = trainer.state.progress.step
             self.observer.begin(self.plan, trainer)
             self.saver.begin()
             try:
@@ -205,6 +207,7 @@ class _Session:
             best_valid_nats=progress.best_nats if self.material.valid is not None else None,
             reason=reason,
             interrupted=interrupted,
+            steps_made=progress.step - began_at,
         )
 
     def _follow(self) -> tuple[str, bool]:

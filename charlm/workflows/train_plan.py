@@ -35,6 +35,7 @@ class Plan:
         chosen: the options that were chosen for the user, each with its reason.
         saved: the state to go on from, if any.
         origin: the model whose weights to begin with, if any.
+        replaces: whether a model stands where the new one will.
         remarks: what the user should know besides.
     """
 
@@ -42,6 +43,7 @@ class Plan:
         self.request = request
         self.saved = self._load_saved() if request.resume else None
         self.origin = load_trained(request.init_from, 1) if request.init_from else None
+        self.replaces = not request.resume and os.path.exists(request.output)
         if not request.resume:
             self._guard_unfinished()
         reading = Reading(request, self.saved, self.origin)
@@ -139,21 +141,25 @@ class Plan:
         if "warmup" not in given:
             warmup = min(defaults.warmup_steps(total), course.steps_per_epoch if total is None else total)
             options = replace(options, warmup=warmup)
-            self.chosen["warmup"] = (options.warmup, "steps; Adam's averages settle first")
+            reason = "Adam's averages settle first" if options.optimizer == "adamw" else "at once it might diverge"
+            self.chosen["warmup"] = (options.warmup, f"steps; {reason}")
         interval = defaults.valid_interval(course.steps_per_epoch, total)
         if options.epochs is None:
             interval = max(interval, LEAST_INTERVAL)
         return replace(options, valid_interval=interval)
 
-    def _refuse_fewer_epochs(self, epochs: int | None, path: str) -> None:
+    def _refuse_earlier_end(self, given: Mapping[str, Any], path: str) -> None:
         """UsageError for an end that lies behind the training."""
         assert self.saved is not None
         progress = checkpoint.require(self.saved.header, "progress", dict, path)
-        done, is_within = progress.get("epoch"), progress.get("chunk")
+        epochs, done, is_within = given.get("epochs"), progress.get("epoch"), progress.get("chunk")
         if epochs is not None and isinstance(done, int) and (epochs, 0) < (done, bool(is_within)):
             raise UsageError(
                 f"--epochs {epochs}: {done}{' and a part' if is_within else ''} are done already; give more"
             )
+        seconds, past = given.get("time_seconds"), progress.get("seconds")
+        if seconds is not None and isinstance(past, (int, float)) and seconds < past:
+            raise UsageError(f"--time {seconds:g}s: {past:.1f} seconds are over already; give more")
 
     def _settle_resumed(self, given: Mapping[str, Any]) -> tuple[TrainingOptions, Any]:
         assert self.saved is not None
@@ -168,7 +174,7 @@ class Plan:
                 raise ValueError("its training options are malformed (bptt)")
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}; begin a new training without --resume") from None
-        self._refuse_fewer_epochs(given.get("epochs"), path)
+        self._refuse_earlier_end(given, path)
         began = asdict(options) | config.to_json()
         for name, value in given.items():
             if name == "batch_size":

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from charlm.errors import UsageError
+from charlm.training.options import TrainingOptions
 from charlm.workflows.tokenize import TextOptions
 
 Chosen = dict[str, tuple[Any, str]]  # option -> value and reason
 
 OPTION_NAMES = {"time_seconds": "time"}
+OF_A_MODEL = frozenset({"valid", "valid_frac", *(f.name for f in fields(TrainingOptions))})  # what any model can take
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,12 @@ def beside(output: str, what: str) -> str:
 
 def changed(name: str, before: Any, now: Any) -> UsageError:
     """On resuming, an option differs from what the training began with."""
-    return UsageError(
-        f"{option_name(name)} {now}: this training began with {before}; resume without it, or begin anew with "
-        "--init-from"
-    )
+    option, began = f"{option_name(name)} {now}", "without it" if before is None else f"with {before}"
+    if isinstance(now, bool):
+        option = option_name(name) if now else option_name(f"no_{name}")
+        began = "without it" if now else f"with {option_name(name)}"
+    anew = "--init-from and another -o" if name in OF_A_MODEL else "another -o"
+    return UsageError(f"{option}: this training began {began}; resume without the option, or begin anew with {anew}")
 
 
 def refuse_others(given: Sequence[str], reason: str) -> None:

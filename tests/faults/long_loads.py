@@ -40,6 +40,7 @@ import numpy as np
 from charlm import __version__, checkpoint
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
 from charlm.text import token_file
+from charlm.text.readers import TOKENS_MAGIC
 from charlm.text.records import Counts
 from charlm.text.tokenizer import Tokenizer
 from charlm.text.vocabulary import EOS_ID, SPECIAL
@@ -273,7 +274,7 @@ def write_token_file(path: Path, ids: int) -> None:
         "counts": asdict(counts), "names": ["random"], "sha256": "0" * 64, "dtype": "uint16", "length": ids,
         "symbols": symbols,
     }  # fmt: skip
-    head = token_file.MAGIC + json.dumps(header).encode() + b"\n"
+    head = TOKENS_MAGIC + json.dumps(header).encode() + b"\n"
     with open(path, "wb") as file:
         file.write(head.ljust(-(-len(head) // token_file.ALIGNMENT_BYTES) * token_file.ALIGNMENT_BYTES, b"\0"))
         for part in _repeated(block, ids):

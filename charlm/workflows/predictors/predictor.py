@@ -71,7 +71,7 @@ class Predictor:
         """
         takes_tabs = side.tokenizer.level == "char" and TAB in side.vocabulary.symbols
         before = 0
-        for texts in line_windows(path, side.tokenizer.encoding, any_level=False):
+        for texts in line_windows(path, side.tokenizer.encoding):
             good = len(texts)
             if not takes_tabs:
                 good = next((number for number, text in enumerate(texts) if TAB in text), good)
