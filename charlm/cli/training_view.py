@@ -133,7 +133,7 @@ class TrainingView:
         judged = event.train_nats if event.valid_nats is None else event.valid_nats
         kind = "training" if event.valid_nats is None else "validation"
         self.valid = f"  {kind} {judged:.3f}"
-        best = "best so far, saved" if is_saved else "best so far, not saved"
+        best = "best so far" if is_saved else "best so far, not saved"
         mark = best if event.improved else "no better"
         losses = f"{kind} {self.show_loss(judged)}"
         if event.valid_nats is not None:
