@@ -81,6 +81,10 @@ def only_training(path: str, remedy: str) -> Iterator[None]:
     except BlockingIOError:
         owner = _owner(lock)
         raise UnwritableError(path, f"another training is writing it{owner and f' ({owner})'}", remedy) from None
+    except PermissionError:
+        if os.path.lexists(lock):  # another user's, who may hold it
+            raise UnwritableError(path, f"{lock} is another user's", f"{remedy}, or remove that file") from None
+        descriptor = NO_LOCKS
     except OSError:  # whether anything can be written there is found out, and told, elsewhere
         descriptor = NO_LOCKS
     if descriptor == NO_LOCKS:
@@ -89,6 +93,8 @@ def only_training(path: str, remedy: str) -> Iterator[None]:
         yield
         return
     try:
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o644)  # so that another user finds it locked, whatever the umask
         with contextlib.suppress(OSError):  # a full disk: the text is for a message only
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())

@@ -147,3 +147,10 @@ def test_an_end_that_competes_takes_a_place() -> None:
     ids = {mode: [one.ids for one in search([log_probs], end_competes=mode, **options)[0]] for mode in (False, True)}
     assert ids[True] == [[], [a, a]]
     assert ids[False] == [[], [b], [a, a]]
+
+
+def test_no_text_is_found_twice_where_the_length_cuts() -> None:
+    for seed in range(20):
+        (found,) = search([table(seed)], width=12, best=12, longest=2)
+        ids = [one.ids for one in found]
+        assert len({tuple(one) for one in ids}) == len(ids)

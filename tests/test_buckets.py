@@ -163,6 +163,6 @@ def test_impossible_sizes(arguments: tuple[list[int], int, int]) -> None:
 def test_what_is_too_long_to_be_read_as_a_whole() -> None:
     assert Buckets(array([3, LONGEST_SEQUENCE]), batch_size=4).steps_per_epoch == 2
     with pytest.raises(
-        InputError, match=r"^text 2 has 262,145 tokens, and at most 262,144 can be read as a whole; cut it"
+        InputError, match=r"^a text of 262,145 tokens: at most 262,144 can be read as a whole; cut it into pieces"
     ):
         Buckets(array([3, LONGEST_SEQUENCE + 1]), batch_size=4)

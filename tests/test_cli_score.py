@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from charlm.cli.main import main
-from charlm.cli.output import visible
-from charlm.cli.score import _finite, _table
+from charlm.cli.output import json_ready, visible
+from charlm.cli.score import _table
 from charlm.text.tokenizer import Tokenizer
 from charlm.workflows.model_files import LoadedModel
 from charlm.workflows.score_results import Summary
@@ -196,7 +196,7 @@ def test_numbers_that_json_does_not_have() -> None:
     summary = Summary(sentences=1, tokens=1)
     summary.log_prob.add(-1000.0)
     assert summary.perplexity == math.inf
-    assert _finite(summary.to_json())["perplexity"] is None
+    assert json_ready(summary.to_json())["perplexity"] is None
     assert "inf" in _table(summary)
 
 

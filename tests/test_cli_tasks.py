@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -429,3 +430,53 @@ def test_a_validation_text_of_other_tags(tmp_path: Path) -> None:
     ]
     assert "b.conll: the training text has none of its tags" in fails(*arguments, "--quiet")
     assert not (tmp_path / "m.npz").exists()
+
+
+def test_a_line_with_a_tab_is_named_whichever_window_it_is_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.workflows.scoring_batches.WINDOW_CHARACTERS", 10)
+    result = run("predict", folder / "classify.npz", text="Holvik\n" * 7 + "x\ty\n", code=1)
+    assert "line 8 has a tab" in result.stderr
+    assert len(result.stdout.splitlines()) == 7
+
+
+def test_columns_the_wrong_way_round_are_told(folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "swapped.tsv"
+    text.write_text("".join(f"name{i}\tWyllin\n" for i in range(1200)))
+    line = fails("predict", folder / "classify.npz", text, "--evaluate")
+    assert "more than 1,000 labels that are unknown to the model; is each line label<TAB>text" in line
+
+
+def test_a_rate_that_is_infinite_is_null(folder: Path) -> None:
+    result = run("predict", folder / "transduce.npz", "--evaluate", "--json", text="abc\t\n")
+    figures = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(name))
+    assert figures["token_error_rate"] is None or figures["edits"] == 0
+
+
+def test_characters_may_be_asked_for_again(folder: Path, tmp_path: Path) -> None:
+    for name in ("tag.npz", "tag.resume.npz"):
+        shutil.copy(folder / name, tmp_path / name)
+    text, out = folder / "tag.txt", tmp_path / "tag.npz"
+    assert "going on" in run("train", text, "-o", out, "--resume", "--char-features", "--epochs", "2").stderr
+    line = fails("train", text, "-o", out, "--resume", "--no-char-features", code=2)
+    assert "--no-char-features: this training began with --char-features; resume without the option" in line
+    more = ["--init-from", folder / "tag.npz", "-o", tmp_path / "b.npz", "--epochs", "1"]
+    shown = run("train", text, *more, "--token-column", "1", "--char-features").stderr
+    assert "--char-features" not in shown
+    assert re.search(r"--char-features +yes +as in --init-from", run("train", text, *more).stderr)
+
+
+def test_a_model_to_begin_with_brings_its_columns(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("x a X\nx b Y\n\nx b Y\n\n" * 9)
+    run("train", text, "-o", tmp_path / "a.npz", "--token-column", "2", *OPTIONS["tag"], *QUICK, "--quiet")
+    run("train", text, "-o", tmp_path / "b.npz", "--init-from", tmp_path / "a.npz", "--epochs", "1", "--quiet")
+    assert checkpoint.load(tmp_path / "b.npz").header["text"]["token_column"] == 2
+    text.write_text("x a X\nx b Z\n\n" * 9)
+    line = fails("train", text, "-o", tmp_path / "c.npz", "--init-from", tmp_path / "a.npz", "--epochs", "1")
+    assert "the tag 'Z' is unknown to the model" in line
+
+
+def test_unknown_tokens_of_a_tagger_are_told(folder: Path) -> None:
+    known = (folder / "tag.txt").read_text("utf-8").split()[0]
+    result = run("predict", folder / "tag.npz", text=f"Qwyjibo\n{known}\n")
+    assert "1 of 2 tokens unknown to the model" in result.stderr

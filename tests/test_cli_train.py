@@ -26,11 +26,14 @@ from click.testing import CliRunner, Result
 from charlm import checkpoint
 from charlm.cli.main import main
 from charlm.cli.train import duration
+from charlm.cli.training_view import TrainingView
 from charlm.models.language_model import LanguageModel
 from charlm.text.tokenizer import Tokenizer
 from charlm.training.language_task import LanguageTask
 from charlm.workflows.model_files import load_model
+from charlm.workflows.train import TrainResult
 from charlm.workflows.train_plan import TRAINING_STATE
+from charlm.workflows.train_request import TrainRequest
 from tests.known_source import MarkovSource
 from tests.stub_model import write_tiny_model
 
@@ -901,3 +904,38 @@ def test_a_network_that_no_memory_holds() -> None:
     line = failure("text.txt", "-o", "m.npz", "--hidden-size", "1000000", "--num-layers", "60")
     assert re.search(r"out of memory \(a network of \d{3}(,\d{3}){4} parameters\); try a smaller .*--hidden-size", line)
     assert not Path("m.npz").exists()
+
+
+def test_epochs_that_are_given_are_made() -> None:
+    train("text.txt", "-o", "m.npz", "--epochs", "2")
+    assert checkpoint.load("m.npz").header["training"]["patience"] is None
+
+
+def test_a_state_that_cannot_be_read_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, "SCHEMA", checkpoint.SCHEMA + 1)
+        train("text.txt", "-o", "m.npz")
+    line = failure("text.txt", "-o", "m.npz")
+    assert "upgrade with: pip install -U charlm; it would be replaced: move it away, or choose another -o" in line
+
+
+def test_a_token_file_that_was_cut_anew_is_another_text() -> None:
+    assert CliRunner().invoke(main, ["tokenize", "text.txt", "-o", "t.tokens"]).exit_code == 0
+    train("t.tokens", "-o", "m.npz")
+    again = ["tokenize", "text.txt", "--vocab", "t.tokens", "--sequence", "file", "-o", "t.tokens"]
+    assert CliRunner().invoke(main, again).exit_code == 0
+    line = failure("t.tokens", "-o", "m.npz", "--resume", "--epochs", "9", small=False)
+    assert "t.tokens: made with another vocabulary or tokenizer" in line
+
+
+def test_standard_input_is_named_once() -> None:
+    line = failure("-", "-o", "m.npz", "--valid", "-", code=2, stdin=b"a\n")
+    assert "standard input (-) can be read only once; name it once" in line
+
+
+def test_what_to_go_on_with_names_all_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    request = TrainRequest(["a b.txt", "c"], "m.npz", valid=["v w.txt"], log="l.jsonl")
+    result = TrainResult("m.npz", 1, 0.5, 7, 70, 1.0, 70.0, None, None, "interrupted", True, 7)
+    TrainingView(quiet=True).finished(result, request)
+    go_on = "charlm train 'a b.txt' c --valid 'v w.txt' --log l.jsonl -o m.npz --resume"
+    assert capsys.readouterr().err.endswith(f"Go on with: {go_on}\n")

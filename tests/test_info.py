@@ -217,6 +217,10 @@ def test_an_unfinished_training_says_how_to_go_on(tmp_path: Path) -> None:
     text = report(path, columns=1000)
     assert "standing     step 7, 1 of 9 epochs done, not finished" in text
     assert f"charlm train 'a b.txt' -o {tmp_path}/m.npz --resume" in re.sub(r"\s+", " ", text)
+    corpus |= {"names": ["standard input"], "valid_files": [{"name": "v w.txt"}]}
+    path = write(tmp_path / "m.resume", kind="training-state", progress=progress, corpus=corpus, finished=False)
+    text = report(path, columns=1000)
+    assert f"charlm train - --valid 'v w.txt' -o {tmp_path}/m --resume" in re.sub(r"\s+", " ", text)
 
 
 def test_sessions_are_listed(tmp_path: Path) -> None:

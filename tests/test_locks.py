@@ -186,3 +186,16 @@ def test_a_file_that_another_takes_for_a_leftover_is_made_anew(model: Path, monk
     assert model.read_bytes() == b"new"
     files.check_writable(model)
     assert list(model.parent.iterdir()) == [model]
+
+
+def test_another_users_lock_is_not_removed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locks.only_training(str(model), ""):
+        (lock,) = model.parent.glob(HIDDEN)
+        assert lock.stat().st_mode & 0o777 == 0o644
+
+        def refuse(path: Path, create: bool) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(locks, "_open", refuse)
+        assert f"{lock} is another user's; wait for it, or remove that file" in refusal(model)
+        assert lock.exists()

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from charlm.engine.optimise import BLOCK, adamw, clip_values, sgd, squares
 from charlm.engine.threads import Team
-from charlm.training.optimiser import SMALL, gradient_norm
+from charlm.models.parameters import Parameters
+from charlm.training.optimiser import SMALL, Optimiser, gradient_norm
+from charlm.training.state import TrainingState
 from tests.engine_harness import same_bits
 
 Array = NDArray[Any]
@@ -132,3 +134,24 @@ def test_clip_values(dtype: type) -> None:
     gradient = values.copy()
     assert clip_values(gradient, 0.5, 0, 9) == 5
     np.testing.assert_array_equal(gradient, np.array([0, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, np.nan, 7.0], dtype))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_matrices_decay_and_vectors_do_not(name: str) -> None:
+    parameters = Parameters({"w": (3, 4), "b": (4,)}, np.float64)
+    parameters.flat[...] = 1
+    optimiser = Optimiser(name, parameters, weight_decay=0.5)
+    optimiser.step(np.zeros_like(parameters.flat), 0.1, 1.0, Team(1))
+    np.testing.assert_allclose(parameters["w"], 0.95, rtol=1e-15)
+    assert (parameters["b"] == 1).all()
+
+
+def test_a_state_is_finite_if_all_of_it_is() -> None:
+    parameters = Parameters({"w": (3, 4)}, np.float64)
+    optimiser = Optimiser("adamw", parameters)
+    state = TrainingState(parameters, optimiser, np.zeros((1, 1, 2, 4)))
+    for array in (parameters["w"], optimiser.moments["mean"], optimiser.moments["square"], state.carried):
+        assert state.is_finite()
+        array.flat[-1] = np.nan
+        assert not state.is_finite()
+        array.flat[-1] = 0

@@ -89,6 +89,13 @@ def test_a_tag_never_seen_is_no_target(tmp_path: Path) -> None:
     assert valid.tags.ids.tolist() == [train.labels.find("B-person"), UNSEEN_TAG]
 
 
+def test_a_tag_that_given_labels_lack_is_no_mistake_of_a_model(tmp_path: Path) -> None:
+    known, _ = load_tagged(write(tmp_path / "a.conll", CONLL), WORDS)
+    other = write(tmp_path / "b.conll", "Tom B-person\n\nX I-ship\n")
+    with pytest.raises(InputError, match=r"b\.conll: line 3: the tag 'I-ship' is unknown to the model"):
+        load_tagged(other, WORDS, lexicon=known.lexicon, labels=known.labels)
+
+
 def test_a_lexicon_that_is_given(tmp_path: Path) -> None:
     lexicon = Lexicon.from_sentences([["a", "b"], ["a"]], WORDS, 1, 3)
     assert lexicon.words.symbols[2:] == ("a",)
@@ -127,6 +134,11 @@ def test_pairs_held_out(tmp_path: Path) -> None:
 def test_each_side_has_its_own_least_count(tmp_path: Path) -> None:
     corpus, _ = load_pairs(write(tmp_path / "a.tsv", PAIRS), CHARACTERS, WORDS, min_counts=(1, 2))
     assert (corpus.counts.source_unknowns, corpus.counts.target_unknowns) == (0, 1)
+
+
+def test_the_size_of_the_vocabulary_bounds_both_sides(tmp_path: Path) -> None:
+    corpus, _ = load_pairs(write(tmp_path / "a.tsv", PAIRS), CHARACTERS, WORDS, vocab_size=3)
+    assert (corpus.source.vocabulary.size, corpus.target.vocabulary.size) == (3, 3)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import cell_names, text_options, threads_option
-from charlm.cli.output import Output, can_show, say, terminal_width
+from charlm.cli.output import Output, can_show, json_ready, say, terminal_width
 from charlm.cli.progress import announce_compilation, new_bar
 from charlm.wording import counted
 
@@ -87,7 +87,7 @@ def gradients(positions: int | None, as_json: bool, **given: Any) -> None:
     request = GradientsRequest(text=text, positions=positions or POSITIONS, **given)
     with new_bar(unit=" tokens") as bar:
         result = run(request, bar.update)
-    output.write((json.dumps(result.to_json()) if as_json else _report(result)) + "\n")
+    output.write((json.dumps(json_ready(result.to_json())) if as_json else _report(result)) + "\n")
     if request.picture is not None and not as_json:
         say(f"{request.picture} is written")
 

@@ -37,6 +37,7 @@ null.
 GAP = 13  # columns of a heading
 LONGEST = 1000  # characters of what is shown of a command, a name, a symbol's list
 SHOWN_FILES, SHOWN_SESSIONS, SHOWN_LAYERS = 4, 4, 100
+STDIN_NAME = "standard input"  # what a model's record calls it
 UNKNOWN = "not recorded"
 ALL = "--json lists all"
 COUNTS = ("sequences", "sentences", "pairs", "tokens", "source_tokens", "target_tokens", "unknowns")
@@ -254,10 +255,13 @@ class _Report:
         if standing["finished"]:
             return
         corpus = self.found["corpus"] or {}
-        words = ["charlm", "train", *(corpus.get("names") or ["CORPUS"])]
+        names = corpus.get("names") or ["CORPUS"]
+        words = ["charlm", "train", *("-" if name == STDIN_NAME else name for name in names)]
         for file in corpus.get("valid_files") or []:
             words += ["--valid", file["name"] or "FILE"]
-        words += ["-o", f"{self.found['file'].removesuffix('.resume.npz')}.npz", "--resume"]
+        state = self.found["file"]
+        end = ".npz" if state.endswith(".npz") else ""
+        words += ["-o", state.removesuffix(f".resume{end}") + end, "--resume"]
         yield from self._field("to go on", " ".join(map(quoted, words)))
 
 

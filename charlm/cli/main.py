@@ -39,9 +39,9 @@ Examples:
   charlm score names.npz candidates.txt           how probable each line is
   echo "ada lovelace" | charlm score names.npz -  the same in a pipeline
 
-Results go to stdout, progress and messages to stderr; "-" is stdin or stdout. Texts are UTF-8
+Results go to stdout, progress and messages to stderr; "-" is stdin. Texts are UTF-8
 whatever the locale; what a terminal would obey in them, it shows as \\x1b instead.
-Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 130 interrupted.
+Exit status: 0 done, 1 the data or the model is at fault, 2 wrong usage, 128 + n ended by signal n (130: Ctrl-C).
 """
 
 LONGEST_MESSAGE = 2000  # characters: what it quotes from a file may be a megabyte

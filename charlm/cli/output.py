@@ -9,13 +9,14 @@ what would be obeyed is shown as \x1b instead.
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import re
 import shlex
 import shutil
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -51,6 +52,15 @@ def _json_form(match: re.Match[str]) -> str:
 def on_one_line(text: str) -> str:
     """The text with an escape for whatever could not be printed, or would leave the line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def json_ready(value: Any) -> Any:
+    """What JSON can hold: null for a number that is infinite or none, at any depth."""
+    if isinstance(value, dict):
+        return {key: json_ready(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def quoted(word: str) -> str:

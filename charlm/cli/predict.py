@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.options import raw_option, threads_option
-from charlm.cli.output import Output, say, tell_who_types
+from charlm.cli.output import Output, json_ready, say, tell_who_types
 from charlm.cli.progress import announce_compilation
 from charlm.wording import counted
 
@@ -34,7 +34,8 @@ What is read and printed depends on the --task that the model was trained for.
 
 classify: a text a line. Printed for each: label, probability, with --top N the next ones too, the text; tabs between.
 
-tag: CoNLL columns, a blank line after each sentence. Printed: the columns, and the tag after them.
+tag: CoNLL columns, a blank line after each sentence. Printed: the columns, and the tag after them; of -DOCSTART- rows
+an empty line.
 
 transduce: a source a line. Printed: its target. With --n-best N, N lines for each: the number of the source, the log
 probability of the whole target with its end (nats), the target; tabs between.
@@ -100,7 +101,7 @@ def predict(
     tell_who_types(text)
     if evaluate:
         evaluation = predictor.evaluate(text)
-        output.write(f"{json.dumps(evaluation.figures)}\n" if as_json else evaluation.text)
+        output.write(f"{json.dumps(json_ready(evaluation.figures))}\n" if as_json else evaluation.text)
         return
     shown: Shown
     if as_json:

@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from charlm.cli.options import raw_option, threads_option
-from charlm.cli.output import Output, say, tell_who_types
+from charlm.cli.output import Output, json_ready, say, tell_who_types
 from charlm.cli.progress import announce_compilation, new_bar
 from charlm.units import LOG_BASES, from_nats
 
@@ -167,7 +167,7 @@ def score(
         else:
             for lines in scorer.corpus(text):
                 bar.update(lines)
-    summary = json.dumps(_finite(scorer.summary.to_json())) if as_json else _table(scorer.summary)
+    summary = json.dumps(json_ready(scorer.summary.to_json())) if as_json else _table(scorer.summary)
     if per == "corpus":
         output.write(f"{summary}\n")
     else:
@@ -265,14 +265,6 @@ def _json_numbers(nats: Nats, base: str) -> Iterator[str]:
 
 def _json_values(values: Nats) -> Iterator[str]:
     return (repr(number) if math.isfinite(number) else NULL for number in values.tolist())
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, None for what JSON cannot hold."""
-    for key, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            values[key] = None
-    return values
 
 
 def _table(summary: Summary) -> str:

@@ -104,8 +104,7 @@ class Buckets:
             raise ValueError("no sequences, or batches of none")
         if (longest := int(lengths.max())) > LONGEST_SEQUENCE:
             raise InputError(
-                f"text {int(lengths.argmax()) + 1:,} has {longest:,} tokens, and at most {LONGEST_SEQUENCE:,} can be "
-                "read as a whole; cut it into pieces"
+                f"a text of {longest:,} tokens: at most {LONGEST_SEQUENCE:,} can be read as a whole; cut it into pieces"
             )
         longest_first = np.argsort(-lengths, kind="stable")
         self._seed = seed

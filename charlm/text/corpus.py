@@ -81,9 +81,10 @@ def load(
         raise UsageError("--valid and --valid-frac exclude each other; leave out one")
     stored = _token_file_among(paths, labelled)
     if stored is not None:
-        if vocabulary is not None and vocabulary != stored.vocabulary:
+        if vocabulary is not None and (vocabulary, tokenizer) != (stored.vocabulary, stored.tokenizer):
             raise InputError(
-                f"{stored.names[0]}: made with another vocabulary; make it anew with charlm tokenize --vocab"
+                f"{stored.names[0]}: made with another vocabulary or tokenizer; "
+                "make it anew with charlm tokenize --vocab"
             )
         train, valid = _split_stored(stored, fraction)
     else:

@@ -150,7 +150,7 @@ def load_tagged(
         valid_paths: files for validation.
 
     Raises:
-        InputError: an input is at fault.
+        InputError: an input is at fault, or the training part has a tag that ``labels`` lacks.
         UsageError: a fraction outside its range.
     """
     read = partial(read_sentences, token_column=token_column, tag_column=tag_column)
@@ -160,6 +160,10 @@ def load_tagged(
     lexicon = lexicon or Lexicon.from_sentences(
         (example.tokens for example in train.examples), tokenizer, min_count, vocab_size
     )
+    if labels is not None:
+        for sentence, place in zip(train.examples, train.places, strict=True):
+            for tag in sentence.tags:
+                labels.require(tag, place, "tag")
     labels = labels or Labels.from_counts(Counter(tag for example in train.examples for tag in example.tags))
     return _numbered(train, lexicon, labels), None if valid is None else _numbered(valid, lexicon, labels)
 

@@ -218,7 +218,7 @@ class _Session:
             if isinstance(event, StepDone):
                 self.observer.step(event, self.trainer)
                 if progress.step % log_interval == 0:
-                    self._write_line("step", loss_nats=progress.log.nats_per_token)
+                    self._write_line("step", loss_nats=progress.log.nats_per_token if progress.log.tokens else None)
                     progress.log = Window()
                 self.saver.stepped()
             elif isinstance(event, Validated):

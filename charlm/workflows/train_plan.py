@@ -66,10 +66,12 @@ class Plan:
     def _guard_unfinished(self) -> None:
         """An interrupted training must not be lost to a forgotten --resume."""
         path = resume_path(self.request.output)
+        if not os.path.lexists(path):
+            return
         try:
             header = checkpoint.load(path, kind=TRAINING_STATE).header
-        except CheckpointError:
-            return  # there is none, or nothing that could be resumed
+        except CheckpointError as error:  # of a newer charlm, perhaps
+            raise CheckpointError(f"{error}; it would be replaced: move it away, or choose another -o") from None
         if not header.get("finished", False):
             raise UsageError(
                 f"{path}: holds an unfinished training; go on with --resume, or delete it, or choose another -o"
@@ -99,10 +101,10 @@ class Plan:
         if self.origin is not None:
             config = self.origin.model.config
             refuse_others(
-                [name for name in material.model_options if name in given and given[name] != getattr(config, name)],
+                [n for n in material.model_options if n in given and given[n] != _as_given(n, getattr(config, n))],
                 "--init-from brings its own sizes",
             )
-            suggested |= {name: (getattr(config, name), "as in --init-from") for name in material.model_options}
+            suggested |= {n: (_as_given(n, getattr(config, n)), "as in --init-from") for n in material.model_options}
         if given.get("tie_weights"):
             size = given.get("hidden_size") or given.get("embedding_size") or suggested["hidden_size"][0]
             suggested["hidden_size"] = suggested["embedding_size"] = (size, "equal, for --tie-weights")
@@ -179,9 +181,14 @@ class Plan:
         for name, value in given.items():
             if name == "batch_size":
                 value = min(value, self.material.course(replace(options, batch_size=value)).rows)  # as when it began
-            if name in began and name not in CHANGEABLE and value != began[name]:
-                raise changed(name, began[name], value)
+            if name in began and name not in CHANGEABLE and value != _as_given(name, began[name]):
+                raise changed(name, _as_given(name, began[name]), value)
         return _within_range(replace(options, **{name: given[name] for name in CHANGEABLE if name in given})), config
+
+
+def _as_given(name: str, value: Any) -> Any:
+    """A number of a configuration as its option is: ``--char-features`` asks for what a model has many of."""
+    return bool(value) if name == "char_features" else value
 
 
 def _within_range(options: TrainingOptions) -> TrainingOptions:

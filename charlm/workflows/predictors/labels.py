@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import InputError
 from charlm.evaluation.classes import (
     accuracy,
     confusion_matrix,
@@ -19,12 +20,15 @@ from charlm.evaluation.classes import (
 from charlm.text.buckets import Buckets
 from charlm.text.examples import read_labelled
 from charlm.text.labels import some_of
+from charlm.text.readers import display_name
 from charlm.training.collections import sequences as sequence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
 from charlm.workflows.finite import naming, require_finite
 from charlm.workflows.predictors.predictor import Evaluation, Predictor, nothing_to_evaluate, windows
 from charlm.workflows.text_side import saved_labels
 from charlm.workflows.trained import Trained
+
+MOST_UNSEEN = 1000  # labels that a model lacks, in a text that it is compared with: more are no labels
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ class LabelPredictor(Predictor):
         found: list[int] = []
         for window in windows(read_labelled(path)):
             gold += [numbers.setdefault(example.label, len(numbers)) for example in window]
+            if len(numbers) > self._labels.size + MOST_UNSEEN:
+                raise InputError(
+                    f"{display_name(path)}: has more than {MOST_UNSEEN:,} labels that are unknown to the model; "
+                    "is each line label<TAB>text, the label first?"
+                )
             found += self.probabilities([example.text for example in window]).argmax(axis=1).tolist()
         if not gold:
             raise nothing_to_evaluate(path)

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from charlm.evaluation.entities import names_entities, render_entities, score_entities
 from charlm.text.buckets import Buckets
 from charlm.text.examples import Sentence, read_sentences
 from charlm.text.tagged import number_tokens
+from charlm.text.vocabulary import UNK_ID
 from charlm.training.collections import best_tags
 from charlm.training.collections import sentences as sentence_batch
 from charlm.training.sequence_task import EVALUATION_ROWS
@@ -50,6 +53,9 @@ class TagPredictor(Predictor):
     def tags(self, sentences: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
         """The likeliest tag of each token."""
         tokens = number_tokens(sentences, self._lexicon)
+        word_ids = tokens.word_ids[tokens.rows.ids]
+        self.tokens += int(word_ids.size)
+        self.unknowns += int(np.count_nonzero(word_ids == UNK_ID))
         result: list[tuple[str, ...]] = [()] * len(sentences)
         lengths, names = tokens.rows.lengths, self._labels.names
         for numbers in Buckets(lengths, batch_size=EVALUATION_ROWS).once():

@@ -129,7 +129,8 @@ class Reading:
         if self.saved is not None:
             return (*self._saved_text_side(text, key), 1)
         if self.origin is not None:
-            refuse_others(text.given(), "--init-from brings its own vocabulary")
+            given = [f"--{key.replace('_', '-')}level" if name == "--level" else name for name in text.given()]
+            refuse_others(given, "--init-from brings its own vocabulary")
             vocabulary, tokenizer = text_side(self.origin.header, self.origin.path, key)
             return tokenizer, vocabulary, 1
         least_count = text.least_count()
@@ -143,7 +144,7 @@ class Reading:
         for name in ("level", "sequence", "normalize", "lowercase"):
             value = getattr(text, name)
             if value is not None and value != getattr(tokenizer, name):
-                raise changed(name, getattr(tokenizer, name), value)
+                raise changed(f"{key}level" if name == "level" else name, getattr(tokenizer, name), value)
         for name in ("min_count", "vocab_size"):
             self.saved_value(name, getattr(text, name))
         return tokenizer, vocabulary
@@ -156,6 +157,8 @@ class Reading:
             least_count: how often a token had to be seen, for the record.
         """
         request, text = self.request, self.request.text
+        if [*request.corpus, *request.valid].count(STDIN) > 1:
+            raise UsageError("standard input (-) can be read only once; name it once")
         if request.valid and request.valid_frac:
             raise UsageError("--valid and --valid-frac exclude each other; leave out one")
         for path in filter(token_file.is_token_file, request.corpus):
@@ -171,7 +174,7 @@ class Reading:
             except InputError:
                 if "valid_frac" not in self.chosen:
                     raise
-                if STDIN in request.corpus:  # which cannot be read again
+                if not all(map(os.path.isfile, request.corpus)):  # a pipe cannot be read again
                     raise
                 train, valid = read()  # or the true fault, without the part held out
                 self.chosen["valid_frac"] = (0.0, "too few sequences to hold any out")
