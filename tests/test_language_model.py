@@ -13,7 +13,7 @@ from charlm.engine import cells, optimise, threads
 from charlm.engine.threads import Team
 from charlm.models import language_model, stack
 from charlm.models.language_model import LanguageModel, LanguageModelConfig
-from charlm.models.softmax import Softmax
+from charlm.models.softmax import LOGIT_RMS, Softmax
 from charlm.models.stack import Batch
 from tests.engine_harness import VARIANTS, E, H, L, N, T, V, check_model, model_problem, same_bits
 from tests.reference import network
@@ -309,6 +309,16 @@ def test_a_nan_stays_visible() -> None:
         assert np.isnan(model.step(problem.state_0, np.zeros(N, np.int32))[1]).all(), path
 
 
+def test_a_logit_beyond_float32_is_no_probability() -> None:
+    problem = model_problem("lstm")
+    model = problem.model(dtype=np.float32)
+    unlikely = problem.targets.max()
+    model.parameters["output/b"][unlikely] = -np.inf
+    log_probs = model.log_probs(problem.inputs, problem.targets, problem.state_0.astype(np.float32))
+    np.testing.assert_array_equal(np.isnan(log_probs), problem.targets == unlikely)
+    assert not np.isinf(log_probs).any()
+
+
 # At the start, and learning
 
 
@@ -323,6 +333,32 @@ def test_the_loss_at_the_start_is_near_that_of_equal_chances(name: str, tied: bo
     batch = Batch(inputs, model.zero_state(rows), model.zero_state(rows))
     loss_nats = model.loss_and_gradients(batch, targets) / targets.size
     assert loss_nats == pytest.approx(np.log(symbols), abs=0.15)
+
+
+@pytest.mark.parametrize("softmax", ["full", "adaptive"])
+@pytest.mark.parametrize("name", cells.names())
+def test_the_logits_at_the_start_are_as_large_as_they_should(name: str, softmax: str) -> None:
+    config = LanguageModelConfig(200, 128, 128, 2, name, first_activation(name), softmax=softmax)
+    model, rng = LanguageModel(config), np.random.default_rng(0)
+    model.initialise(rng)
+    state = model.zero_state(64)
+    for _ in range(20):
+        state, log_probs = model.step(state, rng.integers(0, 200, 64).astype(np.int32))
+    frequent = log_probs[:, :20]  # of an adaptive softmax, the head
+    assert frequent.std(axis=1).mean() == pytest.approx(LOGIT_RMS, rel=0.25)
+
+
+def test_the_first_weights_are_as_large_as_they_should() -> None:
+    size = 64
+    for tied in (False, True):
+        model = LanguageModel(LanguageModelConfig(50, size, size, 2, "lstm", tie_weights=tied))
+        model.initialise(np.random.default_rng(0))
+        # The first layer reads embeddings of size 1, those above what a layer gives.
+        for layer, bound in ((0, 1 / size**0.5), (1, (3 / size) ** 0.5)):
+            assert 0.95 * bound < np.abs(model.parameters[f"layer{layer}/w_x"]).max() <= bound
+        output_rms = LOGIT_RMS / model.stack.cell.output_rms / size**0.5
+        weight = model.parameters["embedding" if tied else "output/w"]
+        assert weight.std() == pytest.approx(output_rms, rel=0.05)
 
 
 def test_initialisation_repeats_with_its_seed() -> None:

@@ -298,6 +298,20 @@ def test_steps_give_what_log_probs_and_the_reference_give(bidirectional: bool, a
 
 
 @pytest.mark.parametrize("attention", [False, True])
+def test_a_memory_outlasts_the_next_one(attention: bool) -> None:
+    given = problem("gru", layers=2, attention=attention)
+    model, (sources, inputs, _) = given.model(), given.batch()
+    memory = model.encode(sources)
+    _, before = model.step(memory, memory.state, inputs[0])
+    other = replace(sources, ids=sources.ids[::-1].copy(), reversed_ids=sources.reversed_ids[::-1].copy())
+    another = model.encode(other)
+    _, different = model.step(another, another.state, inputs[0])
+    _, after = model.step(memory, memory.state, inputs[0])
+    assert same_bits(before, after)
+    assert not np.array_equal(different, after)
+
+
+@pytest.mark.parametrize("attention", [False, True])
 def test_rows_can_be_chosen_from_a_memory(attention: bool) -> None:
     """As a beam does: some sources often, in any order, some not at all."""
     given = problem("gru", layers=2, attention=attention)
