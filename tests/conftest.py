@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,11 @@ from charlm.engine.threads import Team
 # A laptop under load is slow, which is no failure. Where nobody looks at the output, every run is the same.
 settings.register_profile("charlm", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("charlm")
+
+
+# A shell has SIGINT ignored in what it puts in the background; the tests of Ctrl-C, and what they start, need it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
