@@ -753,12 +753,9 @@ class Process:
         return code, stdout, "".join(self.lines)
 
 
-ENDLESS = [*SMALL, "text.txt", "--epochs", "1000000", "--patience", "1000000"]
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_stops(number: int, code: int) -> None:
-    process = Process(*ENDLESS, "-o", "a model.npz", "--log", "log.jsonl")
+    process = Process(*SMALL, "text.txt", "--time", "1000s", "-o", "a model.npz", "--log", "log.jsonl")
     process.wait_for_step("log.jsonl")
     process.process.send_signal(number)
     ended, stdout, stderr = process.end()
