@@ -227,9 +227,10 @@ def test_a_step_agrees_with_log_probs_and_with_the_reference(name: str) -> None:
     assert same_bits(state, scored_state)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_loss_is_the_sum_of_the_log_probs(tied: bool) -> None:
-    problem = replace(model_problem("lstm", tied=tied), initial=np.zeros((L, 2, N, H)))
+@pytest.mark.parametrize(("tied", "layers"), [(False, 1), (False, L), (True, L), (False, 4)])
+def test_the_loss_is_the_sum_of_the_log_probs(tied: bool, layers: int) -> None:
+    problem = model_problem("lstm", tied=tied, sizes=(T, N, H if tied else E, H, V, layers))
+    problem = replace(problem, initial=np.zeros((layers, 2, N, H)))
     model = problem.model()
     loss_nats = model.loss_and_gradients(problem.batch(), problem.targets)
     scores = model.log_probs(problem.inputs, problem.targets, problem.state_0.copy())
@@ -335,10 +336,11 @@ def test_the_loss_at_the_start_is_near_that_of_equal_chances(name: str, tied: bo
     assert loss_nats == pytest.approx(np.log(symbols), abs=0.15)
 
 
-@pytest.mark.parametrize("softmax", ["full", "adaptive"])
+@pytest.mark.parametrize("softmax", ["full", "tied", "adaptive"])
 @pytest.mark.parametrize("name", cells.names())
 def test_the_logits_at_the_start_are_as_large_as_they_should(name: str, softmax: str) -> None:
-    config = LanguageModelConfig(200, 128, 128, 2, name, first_activation(name), softmax=softmax)
+    sizes = {"softmax": "full", "tie_weights": True} if softmax == "tied" else {"softmax": softmax}
+    config = LanguageModelConfig(200, 128, 128, 2, name, first_activation(name), **sizes)
     model, rng = LanguageModel(config), np.random.default_rng(0)
     model.initialise(rng)
     state = model.zero_state(64)
@@ -353,8 +355,9 @@ def test_the_first_weights_are_as_large_as_they_should() -> None:
     for tied in (False, True):
         model = LanguageModel(LanguageModelConfig(50, size, size, 2, "lstm", tie_weights=tied))
         model.initialise(np.random.default_rng(0))
-        # The first layer reads embeddings of size 1, those above what a layer gives.
-        for layer, bound in ((0, 1 / size**0.5), (1, (3 / size) ** 0.5)):
+        # The first layer reads embeddings of size 1, if they are not tied, those above what a layer gives.
+        first = 1 / size**0.5 / (model.parameters["embedding"].std() if tied else 1)
+        for layer, bound in ((0, first), (1, (3 / size) ** 0.5)):
             assert 0.95 * bound < np.abs(model.parameters[f"layer{layer}/w_x"]).max() <= bound
         output_rms = LOGIT_RMS / model.stack.cell.output_rms / size**0.5
         weight = model.parameters["embedding" if tied else "output/w"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from charlm.engine import threads
 from charlm.engine.threads import Pieces, Team, available_cores, share
+from tests.terminal import ROOT
 
 
 @pytest.fixture(params=[1, 2, 3, 5])
@@ -91,6 +94,46 @@ def test_an_interrupt_is_raised_after_all_are_done() -> None:
         team.run(task)
     assert done == [1]
     team.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs a signal to a thread")
+def test_interrupts_at_any_moment_leave_nobody_waiting() -> None:
+    """In a process of its own, which would wait for good."""
+    code = """
+import signal, threading, time
+from charlm.engine.threads import Team
+signal.signal(signal.SIGINT, signal.default_int_handler)
+team, main, caught, over, running = Team(3), threading.get_ident(), 0, [], [0, 0, 0]
+def task(part, parts):
+    running[part] += 1
+    time.sleep(0.0001 * part)
+    running[part] -= 1
+def interrupt():
+    for i in range(400):
+        time.sleep(0.001 + i % 7 * 0.0001)
+        signal.pthread_kill(main, signal.SIGINT)
+    time.sleep(0.1)
+    over.append(True)
+sender = threading.Thread(target=interrupt)
+while True:
+    try:
+        if not sender.ident:
+            sender.start()
+        while not over:
+            team.run(task)
+        break
+    except KeyboardInterrupt:
+        caught += 1
+    assert running[1:] == [0, 0]
+assert caught > 100, caught
+team.run(task)
+print("over")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60,
+        check=False, text=True,
+    )  # fmt: skip
+    assert (result.stdout, result.stderr) == ("over\n", "")
 
 
 def test_close_ends_the_threads() -> None:

@@ -212,7 +212,7 @@ def test_a_decoder_that_resets_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("cell", cells.names())
 def test_threads_change_no_bit(cell: str, attention: bool, teams: list[Team], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a team of 4 leaves threads without rows."""
-    monkeypatch.setattr(transducer, "SMALL_WORK", 0)
+    monkeypatch.setattr("charlm.models.inference.SMALL_WORK", 0)
     activation = cells.find(cell).activations[0]
     nine = {"sources": (4, 1, 5, 2, 0, 7, 3, 5, 6), "targets": (2, 4, 1, 3, 2, 5, 1, 6, 2)}
     three = {"sources": (4, 1, 5), "targets": (2, 4, 1)}

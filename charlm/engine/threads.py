@@ -6,9 +6,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
+from typing import Any
 
 Task = Callable[[int, int], None]  # (part, parts)
+LOCK: Any = type(threading.Lock())
 
 
 def _cgroups(own: Path, root: Path) -> Iterator[tuple[Path, str, str]]:
@@ -77,7 +80,8 @@ class Team:
         # Locks, each let go by another thread than took it: 40 us a task instead of 53 with semaphores, which are
         # written in Python.
         self._start = [_taken() for _ in range(threads - 1)]
-        self._done = [_taken() for _ in range(threads - 1)]
+        self._done: list[threading.Lock] = []  # of the task at hand, made anew for each
+        self._finished: list[bool] = []  # set before its lock is let go
         self._workers = [
             threading.Thread(target=self._work, args=(i,), daemon=True, name=f"charlm-{i + 1}")
             for i in range(threads - 1)
@@ -90,13 +94,15 @@ class Team:
             self._start[i].acquire()
             if self._task is None:
                 return
+            done, finished = self._done, self._finished  # the caller may begin another task once this one is finished
             try:
                 self._task(i + 1, self.threads)
             except BaseException as error:  # handed to the caller of `run`
                 self._error = error
                 if self._dissolve is not None:
                     self._dissolve()
-            self._done[i].release()
+            finished[i] = True
+            done[i].release()
 
     def run(self, task: Task, dissolve: Callable[[], None] | None = None) -> None:
         """Run ``task(part, parts)`` on every thread; returns when all are done. A part's exception is raised here.
@@ -105,32 +111,32 @@ class Team:
             dissolve: called if a part fails, for a task whose parts wait for each other.
         """
         self._task, self._error, self._dissolve = task, None, dissolve
+        self._done, self._finished = [_taken() for _ in self._start], [False] * len(self._start)
+        asleep, interrupt = iter(self._start), None
         try:
-            for start in self._start:
-                start.release()
+            deque(map(LOCK.release, asleep), 0)  # in one call: an interrupt comes before it or after
             task(0, self.threads)
         except BaseException:
             if dissolve is not None:
                 dissolve()
             raise
         finally:
-            interrupt = self._wait()
+            while True:  # an interrupt meanwhile is raised when all are done
+                try:
+                    self._wait(len(self._start) - length_hint(asleep))
+                    break
+                except KeyboardInterrupt as error:
+                    interrupt = error
         if interrupt is not None:
             raise interrupt
         if self._error is not None:
             raise self._error
 
-    def _wait(self) -> KeyboardInterrupt | None:
-        """Wait until all threads are done; an interrupt meanwhile is handed back, not obeyed."""
-        interrupt = None
-        for done in self._done:
-            while True:
-                try:
-                    done.acquire()
-                    break
-                except KeyboardInterrupt as error:
-                    interrupt = error
-        return interrupt
+    def _wait(self, begun: int) -> None:
+        """Wait until so many threads are done; whoever is interrupted may wait again."""
+        for finished, done in zip(self._finished[:begun], self._done, strict=False):
+            if not finished:  # or an interrupt may have come when its lock was taken already
+                done.acquire()
 
     def close(self) -> None:
         """End the threads."""
@@ -139,7 +145,7 @@ class Team:
             start.release()
         for worker in self._workers:
             worker.join()
-        self._start, self._done, self._workers = [], [], []
+        self._start, self._workers = [], []
         self.threads = 1
 
 

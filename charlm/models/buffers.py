@@ -30,7 +30,8 @@ class Buffers:
         flat = self._flat.get(name)
         if flat is None or flat.size < size:
             flat = self._flat[name] = aligned_zeros(size, dtype or self.dtype)
-            self._views = {key: view for key, view in self._views.items() if key[0] != name}  # the old memory's
+            held = tuple(self._views.items())  # threads may be asking for others
+            self._views = {key: view for key, view in held if key[0] != name}  # without those of the old memory
         if len(self._views) >= MOST_VIEWS:
             self._views.clear()
         view = self._views[name, shape] = flat[:size].reshape(shape)

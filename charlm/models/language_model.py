@@ -96,6 +96,9 @@ class LanguageModel:
         """Draw the weights; at the start every token is about equally likely, whatever the label."""
         initialise(self.config, self.parameters, rng)
         self.output.initialise(rng, self.stack.cell.output_rms)
+        if self.config.tie_weights:  # the output has made the embeddings small, and the first layer reads them
+            w_x = self.parameters["layer0/w_x"]
+            w_x /= self.parameters["embedding"].std()
         if self.config.labels:  # last: the other weights are those of a model without
             label_embedding = self.parameters["label_embedding"]
             label_embedding[...] = rng.standard_normal(label_embedding.shape)
@@ -125,6 +128,7 @@ class LanguageModel:
             loss_nats: sum over the predicted tokens, float64.
         """
         stack, team = self.stack, self.team
+        self._packed = False  # from here on, for both ways, and the table is of the batch
         targets = np.ascontiguousarray(targets)
         if scale is None:
             scale = 1 / max(1, int(np.count_nonzero(targets >= 0)))
@@ -152,7 +156,6 @@ class LanguageModel:
         team.run(prepare)
         team.run(through_time, weights.dissolve)
         stack.end()
-        self._packed = False
         return float(losses_nats.sum())
 
     def _weight_gradients(self) -> Pieces:

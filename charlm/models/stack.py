@@ -65,8 +65,8 @@ class StackConfig:
 def initialise(config: StackConfig, parameters: Parameters, rng: np.random.Generator, prefix: str = "") -> None:
     """Draw the weights of a stack whose paths begin with ``prefix``.
 
-    Embeddings are normal (0, 1); w_x uniform in +-sqrt(3 / E) (unit gain); w_h orthogonal, a gate at a time (Saxe et
-    al., 2014); w_p and biases zero, but where the cell says otherwise.
+    Embeddings are normal (0, 1); w_x uniform, in +-1 / sqrt(E) in the first layer and in +-sqrt(3 / H) (unit gain)
+    above; w_h orthogonal, a gate at a time (Saxe et al., 2014); w_p and biases zero, but where the cell says otherwise.
     """
     embedding = parameters[f"{prefix}embedding"]
     embedding[...] = rng.standard_normal(embedding.shape)

@@ -26,7 +26,7 @@ from charlm.engine.threads import Task, Team, share
 from charlm.models.attention import Attention, Numbers, Sources
 from charlm.models.buffers import Buffers
 from charlm.models.encoder import Encoder, EncoderConfig, initialise_encoder
-from charlm.models.inference import SMALL_WORK
+from charlm.models.inference import run_rows
 from charlm.models.parameters import Array, Ids, Parameters
 from charlm.models.sequences import Dropout, Sequences
 from charlm.models.softmax import Nats, Softmax
@@ -205,6 +205,7 @@ class Transducer:
         network, targets = self.encoder.network, np.ascontiguousarray(targets)
         if scale is None:
             scale = 1 / max(1, int(np.count_nonzero(targets >= 0)))
+        self._packed = False  # from here on, for both ways, and the tables are of the batch
         self._begin(sources, inputs, targets, dropout)
         losses_nats = self.buffers.get("losses", targets.shape, np.float64)
 
@@ -232,7 +233,6 @@ class Transducer:
 
         for phase in (prepare, network.tabulate, through_time, self._sum_gradients, self._finish_gradients):
             self.team.run(phase)
-        self._packed = False
         return float(losses_nats.sum())
 
     def _begin(self, sources: Sequences, inputs: Ids, targets: Ids, dropout: TransducerDropout | None) -> None:
@@ -311,11 +311,7 @@ class Transducer:
         self.decoder.finish_gradients(part, parts)
 
     def _run_rows(self, task: Task, rows: int, tokens: int) -> None:
-        """Run a task over rows; work of a few microseconds is not worth waking anyone for."""
-        if rows == 1 or tokens * self.parameters.count < SMALL_WORK:
-            task(0, 1)
-        else:
-            self.team.run(task)
+        run_rows(self.team, task, rows, tokens * self.parameters.count)
 
     def encode(self, sources: Sequences) -> Memory:
         """Read sources; a row for each."""

@@ -9,8 +9,9 @@
 States: c (the output). Saved: q.
 
 Source: Cho et al. (2014), whose reset gate likewise acts before the product (4) but whose update gate keeps the old
-value. Differs from PyTorch and from ONNX's default: there the reset gate acts after the product, an update gate near 1
-keeps the old value, and the gates' order is r, u, c (PyTorch) or u, r, c (ONNX).
+value. Differs from PyTorch, where the reset gate acts after the product, and from ONNX with linear_before_reset (by
+default it acts before, as here); in both an update gate near 1 keeps the old value, and the gates' order is r, u, c
+(PyTorch) or u, r, c (ONNX).
 """
 
 from __future__ import annotations
