@@ -12,7 +12,6 @@ import pytest
 from charlm.engine import optimise
 from charlm.engine.threads import Team
 from charlm.errors import CheckpointError
-from charlm.models import transducer
 from charlm.models.sequences import Sequences
 from charlm.models.transducer import Transducer, TransducerConfig
 from charlm.text.buckets import Rows
@@ -114,7 +113,7 @@ def test_a_target_does_not_depend_on_what_shares_its_batch(attention: bool, monk
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transducer, "SMALL_WORK", 0)
+    monkeypatch.setattr("charlm.models.inference.SMALL_WORK", 0)
     it = given(True)
     results: list[list[list[Hypothesis]]] = []
     for threads in (1, 2, 3):
