@@ -37,7 +37,6 @@ null.
 GAP = 13  # columns of a heading
 LONGEST = 1000  # characters of what is shown of a command, a name, a symbol's list
 SHOWN_FILES, SHOWN_SESSIONS, SHOWN_LAYERS = 4, 4, 100
-STDIN_NAME = "standard input"  # what a model's record calls it
 UNKNOWN = "not recorded"
 ALL = "--json lists all"
 COUNTS = ("sequences", "sentences", "pairs", "tokens", "source_tokens", "target_tokens", "unknowns")
@@ -254,9 +253,11 @@ class _Report:
         yield from self._field("standing", ", ".join(where))
         if standing["finished"]:
             return
+        from charlm.text.readers import STDIN, display_name
+
         corpus = self.found["corpus"] or {}
         names = corpus.get("names") or ["CORPUS"]
-        words = ["charlm", "train", *("-" if name == STDIN_NAME else name for name in names)]
+        words = ["charlm", "train", *(STDIN if name == display_name(STDIN) else name for name in names)]
         for file in corpus.get("valid_files") or []:
             words += ["--valid", file["name"] or "FILE"]
         state = self.found["file"]

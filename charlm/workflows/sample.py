@@ -173,8 +173,6 @@ class KnownSequences:
 
     def __init__(self, path: str, vocabulary: Vocabulary, tokenizer: Tokenizer, *, labelled: bool = False) -> None:
         known, _ = corpus.load([path], tokenizer, vocabulary=vocabulary, labelled=labelled)
-        if known.tokenizer != tokenizer:
-            raise InputError(f"{display_name(path)}: made with another tokenizer than the model; give the text itself")
         tokens = known.tokens
         self._dtype = tokens.dtype
         digests, begin = [], 0
